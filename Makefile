@@ -1,0 +1,27 @@
+# Everything happens in .venv in this checkout.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: install demo test check benchmark clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: install  ## compare two starts on simulated scenes; needs no data
+	$(BIN)/sartransfer demo --out demo
+
+test: install check  ## layers, lint, types, tests
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+
+clean:
+	rm -rf demo build dist

@@ -1,0 +1,232 @@
+"""A comparison: initializations x label fractions x seeds, resumable, scored, judged and written down."""
+
+import multiprocessing
+import traceback
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from sartransfer.catalog import Catalog
+from sartransfer.data.resolve import TrainingData, open_training_data
+from sartransfer.errors import OutputError, RecipeError, SartransferError, one_of
+from sartransfer.evaluate import evaluate_checkpoint, log_look, read_scores, write_scores
+from sartransfer.gather import Comparison, gather
+from sartransfer.models.checkpoint import read_checkpoint
+from sartransfer.models.initialize import InitializationReport
+from sartransfer.plan import Plan, PlannedRun, plan_comparison
+from sartransfer.recipe import Recipe, StagesStart
+from sartransfer.runs import commit_of, read_json, write_text
+from sartransfer.stages import train_job, train_stages
+from sartransfer.train import choose_device
+
+__all__ = ["Comparison", "Watcher", "compare", "gather", "plan_comparison", "train_one"]
+
+
+class Watcher(Protocol):
+    """Who is told how a comparison goes on; the command line shows it, tests may leave it out."""
+
+    def run(self, number: int, of: int, name: str, state: str) -> None:
+        """A run begins, was found finished, has finished or has failed."""
+        ...
+
+    def epoch(self, name: str, epoch: int, of: int, row: dict[str, Any]) -> None:
+        """An epoch has ended."""
+        ...
+
+
+def compare(
+    recipe: Recipe, out: str | Path, *, device: str = "auto", jobs: int = 1, watcher: Watcher | None = None
+) -> Comparison:
+    """Train every start with every seed, score them, and write ``results.json`` and ``results.csv``.
+
+    Finished runs are not repeated, so a comparison that was stopped, or whose recipe has a start, a fraction
+    or a seed more, goes on where it is. A run that fails is reported and the others go on.
+
+    Args:
+        recipe: as `Recipe.from_yaml` returns it. out: folder for runs and results.
+        device: ``auto``, ``cpu`` or ``cuda``. jobs: runs at a time, each in a process of its own with its
+            share of the cores; on few cores two runs of one thread are faster than one run of two.
+        watcher: told how it goes.
+
+    Raises:
+        SartransferError: what is wrong before the first run; nothing is trained then.
+    """
+    device = choose_device(device)
+    plan = plan_comparison(recipe, out)
+    _check_out(plan)
+    plan.out.mkdir(parents=True, exist_ok=True)
+    write_text(plan.out / "recipe.yaml", recipe.to_yaml())
+    if jobs > 1:
+        _run_in_processes(plan, jobs, device, watcher)
+        return gather(plan, device)
+    for number, planned in enumerate(plan.runs, start=1):
+        if watcher:
+            watcher.run(number, len(plan.runs), planned.name, "begins")
+        state = _one_run(plan, planned, device, watcher)
+        if watcher:
+            watcher.run(number, len(plan.runs), planned.name, state)
+    return gather(plan, device)
+
+
+def train_one(
+    recipe: Recipe,
+    out: str | Path,
+    initialization: str,
+    seed: int | None = None,
+    *,
+    device: str = "auto",
+    watcher: Watcher | None = None,
+) -> tuple[PlannedRun, InitializationReport]:
+    """Train one run of a recipe at its largest fraction; a comparison in the same folder finds it finished.
+
+    Returns the run and the report of its initialization. Raises `RecipeError` for a start or seed that the
+    recipe does not name.
+    """
+    if initialization not in recipe.initializations:
+        raise RecipeError(one_of("initialization", initialization, recipe.initializations))
+    seed = recipe.seeds[0] if seed is None else seed
+    if seed not in recipe.seeds:
+        raise RecipeError(one_of("seed", seed, recipe.seeds))
+    device = choose_device(device)
+    plan = plan_comparison(recipe, out)
+    _check_out(plan)
+    fraction = max(recipe.fractions)
+    planned = next(
+        r
+        for r in plan.runs
+        if (r.initialization, r.job.seed, r.job.fraction) == (initialization, seed, fraction)
+    )
+    if planned.folder.status(planned.identity) != "finished":
+        plan.out.mkdir(parents=True, exist_ok=True)
+        write_text(plan.out / "recipe.yaml", recipe.to_yaml())
+        _train(plan, planned, device, watcher)
+    report = InitializationReport.from_json(read_json(planned.folder.path / "initialization.json"))
+    return planned, report
+
+
+def _check_out(plan: Plan) -> None:
+    """Refuse a folder that holds another comparison or something else."""
+    if not plan.out.exists():
+        return
+    if not plan.out.is_dir():
+        raise OutputError(f"{plan.out} is a file; give a folder.")
+    kept = plan.out / "recipe.yaml"
+    if not kept.is_file():
+        if any(plan.out.iterdir()) and not (plan.out / "runs").is_dir():
+            raise OutputError(f"{plan.out} exists and is not a comparison. Choose an empty or a new folder.")
+        return
+    import yaml
+
+    before = yaml.safe_load(kept.read_text(encoding="utf-8"))
+    if before.get("name") != plan.recipe.name:
+        raise OutputError(
+            f"{plan.out} holds the comparison {before.get('name')!r}, not {plan.recipe.name!r}. Choose another folder."
+        )
+
+
+def _one_run(plan: Plan, planned: PlannedRun, device: str, watcher: Watcher | None) -> str:
+    folder = planned.folder
+    state = "found finished"
+    try:
+        if folder.status(planned.identity) != "finished":
+            _train(plan, planned, device, watcher)
+            state = "finished"
+        _score(plan, planned, device)
+    except KeyboardInterrupt:
+        raise
+    except OutputError:
+        raise  # a full disk will not be better in the next run
+    except Exception as error:
+        message = str(error) if isinstance(error, SartransferError) else traceback.format_exc(limit=3)
+        folder.fail(message)
+        return f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    return state
+
+
+def _run_in_processes(plan: Plan, jobs: int, device: str, watcher: Watcher | None) -> None:
+    """Train the open runs, `jobs` at a time; links of chains first and once, since runs share them."""
+    for planned in plan.open_runs():
+        if isinstance(planned.job.start, StagesStart):
+            notify = watcher.epoch if watcher else None
+            train_stages(planned.job.start, plan.out / "stages", device=device, notify=notify)
+    threads = max(1, torch.get_num_threads() // jobs)
+    context = multiprocessing.get_context("spawn")  # forked processes inherit torch's thread pool, and hang
+    with ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
+        waiting = {
+            pool.submit(_run_by_number, plan.recipe, plan.out, i, device): i for i in range(len(plan.runs))
+        }
+        for future in as_completed(waiting):
+            number = waiting[future]
+            try:
+                state = future.result()
+            except BrokenExecutor:
+                raise SartransferError(
+                    f"a process died while training {plan.runs[number].name}: out of memory, perhaps. "
+                    "Start again with fewer --jobs; finished runs are kept."
+                ) from None
+            if watcher:
+                watcher.run(number + 1, len(plan.runs), plan.runs[number].name, state)
+
+
+def _run_by_number(recipe: Recipe, out: Path, number: int, device: str) -> str:
+    """Do one run of a plan, in a worker: the plan is made once in each process."""
+    key = (recipe.digest(), str(out))
+    if key not in _PLANS:
+        _PLANS[key] = plan_comparison(recipe, out)
+    plan = _PLANS[key]
+    return _one_run(plan, plan.runs[number], device, None)
+
+
+_PLANS: dict[tuple[str, str], Plan] = {}
+
+
+def _train(plan: Plan, planned: PlannedRun, device: str, watcher: Watcher | None) -> None:
+    data = _training_data(plan.catalog, plan.recipe, planned.job.fraction, plan.data_hash)
+    train_job(
+        planned.job,
+        planned.folder,
+        data,
+        identity=planned.identity,
+        stages_folder=plan.out / "stages",
+        device=device,
+        recipe_yaml=plan.recipe.to_yaml(),
+        extra={"initialization": planned.initialization, "fraction": planned.job.fraction},
+        notify=watcher.epoch if watcher else None,
+    )
+
+
+_CACHE: dict[tuple[str, str, float], TrainingData] = {}
+
+
+def _training_data(catalog: Catalog, recipe: Recipe, fraction: float, data_hash: str) -> TrainingData:
+    """Return training scenes, shared by consecutive runs of one fraction (decoded once)."""
+    key = (data_hash, recipe.data.model_dump_json(), fraction)
+    if key not in _CACHE:
+        _CACHE.clear()
+        _CACHE[key] = open_training_data(catalog, recipe.data, fraction=fraction, seed=0)
+    return _CACHE[key]
+
+
+def _score(plan: Plan, planned: PlannedRun, device: str) -> None:
+    wanted = [t for t in plan.test_sets if read_scores(planned.folder.path, t.name) is None]
+    if not wanted:
+        return
+    checkpoint = read_checkpoint(planned.folder.path, which=plan.recipe.training.weights)
+    commit, dirty = commit_of(Path(__file__).parent)
+    for test_set in wanted:
+        found = evaluate_checkpoint(checkpoint, plan.catalog, test_set.name, device=device)
+        write_scores(found, planned.folder.path)
+        log_look(
+            plan.out / "test-looks.jsonl",
+            test_set.name,
+            plan.recipe.digest(),
+            initialization=planned.initialization,
+            seed=planned.job.seed,
+            fraction=planned.job.fraction,
+            commit=commit,
+            dirty=dirty,
+        )

@@ -1,0 +1,142 @@
+"""What a network expects of a scene: its bands, their units and their normalization."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from sartransfer.errors import InputError, UnitError
+from sartransfer.radar.units import Quantity, Unit, can_convert, implausible, parse_unit
+from sartransfer.scene import Band, Reading, Scene, Window
+
+FAR = 3.0  # training standard deviations between a scene's mean and training's that earn a warning
+
+
+@dataclass(frozen=True, slots=True)
+class InputBand:
+    """One input of a network: a band of the scene, or the difference of two of its bands."""
+
+    name: str
+    unit: str
+    """What the numbers must be, e.g. ``sigma0_db`` (see `radar.units.UNIT_NAMES`)."""
+    polarization: str | None = None
+    role: str | None = None
+    difference: tuple[str, str] | None = None
+    """(a, b): this input is a - b, two bands of the scene, each in `unit`."""
+    mean: float = 0.0
+    """Mean over valid training pixels, in `unit`."""
+    std: float = 1.0
+    """Standard deviation over valid training pixels, in `unit`."""
+
+    def __post_init__(self) -> None:
+        parse_unit(self.unit)
+        if not np.isfinite(self.mean) or not np.isfinite(self.std) or self.std <= 0:
+            raise InputError(
+                f"input {self.name!r} cannot be normalized with mean {self.mean} and std {self.std}: "
+                "is the band constant?"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class InputContract:
+    """All inputs of a network, in the order of its channels."""
+
+    bands: tuple[InputBand, ...]
+
+    def read(self, scene: Scene, window: Window | None = None, *, normalize: bool = True) -> Reading:
+        """Read a window of `scene` as the network wants it: (C, H, W) float32, and valid (H, W).
+
+        Normalized to (x - mean) / std; pixels without a value are 0 then (the training mean), and NaN with
+        ``normalize=False``. Raises `InputError` for a missing band, `UnitError` for a unit that cannot be
+        turned into the expected one.
+        """
+        wanted: dict[str, Unit] = {}
+        for band in self.bands:
+            for name in self._sources(scene, band):
+                wanted[name] = parse_unit(band.unit)
+        data, valid = scene.read(list(wanted), window, units=wanted)
+        index = {name: i for i, name in enumerate(wanted)}
+        out = np.empty((len(self.bands), *data.shape[1:]), dtype=np.float32)
+        for i, band in enumerate(self.bands):
+            sources = self._sources(scene, band)
+            out[i] = data[index[sources[0]]]
+            if band.difference:
+                out[i] -= data[index[sources[1]]]
+            if normalize:
+                out[i] = (out[i] - band.mean) / band.std
+        if normalize:
+            out[:, ~valid] = 0.0
+        return Reading(out, valid)
+
+    def check(self, scene: Scene) -> None:
+        """Raise the error that `read` would raise for this scene, without reading a pixel."""
+        for band in self.bands:
+            for name in self._sources(scene, band):
+                source, target = scene.band(name).unit, parse_unit(band.unit)
+                if not can_convert(source, target):
+                    raise UnitError(
+                        f"scene {scene.id!r}: band {name!r} is {source}, the network expects {target}, and the "
+                        "one cannot be turned into the other."
+                        + (" Say what the band is (`bands`)." if source.quantity is Quantity.UNKNOWN else "")
+                    )
+
+    def warnings(self, scene: Scene, reading: Reading) -> list[str]:
+        """Say what is odd about a normalized `reading`: units belied, or far from the training statistics.
+
+        Args:
+            scene: where the reading comes from.
+            reading: as `read` returns it, normalized.
+        """
+        found = []
+        if not reading.valid.any():
+            return [f"scene {scene.id!r} has no valid pixel in the window that was looked at"]
+        for channel, band in zip(reading.data, self.bands, strict=True):
+            values = channel[reading.valid]
+            if band.difference is None:
+                odd = implausible(values * band.std + band.mean, parse_unit(band.unit))
+                if odd:
+                    found.append(f"scene {scene.id!r}, band {band.name!r}: {odd}")
+            distance = float(values.mean())
+            if abs(distance) > FAR:
+                found.append(
+                    f"scene {scene.id!r}, band {band.name!r}: its mean lies {distance:+.1f} training standard "
+                    f"deviations from the training mean ({band.mean:.4g} {band.unit}); "
+                    "the network has not seen such values"
+                )
+        return found
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the contract as JSON values."""
+        return [asdict(band) for band in self.bands]
+
+    @classmethod
+    def from_json(cls, values: Sequence[dict[str, Any]]) -> "InputContract":
+        """Read back what `to_json` wrote."""
+        bands = []
+        for value in values:
+            pair = value.get("difference")
+            bands.append(InputBand(**{**value, "difference": tuple(pair) if pair else None}))
+        return cls(tuple(bands))
+
+    def _sources(self, scene: Scene, band: InputBand) -> tuple[str, ...]:
+        if band.difference:
+            return tuple(scene.band(n).name for n in band.difference)
+        if band.name in scene.names:
+            return (band.name,)
+        match = [b.name for b in scene.bands if _fits(b, band)]
+        if len(match) == 1:
+            return (match[0],)
+        raise InputError(
+            f"scene {scene.id!r} has no band {band.name!r} ({band.unit}"
+            f"{', ' + band.polarization if band.polarization else ''}); it has "
+            f"{', '.join(f'{b.name} ({b.unit})' for b in scene.bands)}. Name them with `bands`."
+        )
+
+
+def _fits(band: Band, wanted: InputBand) -> bool:
+    """Say whether an unnamed band is the one: convertible, and of the same polarization and role."""
+    if wanted.polarization is None and band.unit.quantity is not Quantity.INCIDENCE_ANGLE:
+        return False
+    same = band.polarization == wanted.polarization and (wanted.role is None or band.role == wanted.role)
+    return same and can_convert(band.unit, parse_unit(wanted.unit))

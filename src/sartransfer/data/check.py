@@ -1,0 +1,95 @@
+"""A catalog looked over before anything is trained on it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
+from sartransfer.data.leakage import content_hashes
+from sartransfer.errors import SartransferError
+from sartransfer.radar.units import Quantity
+from sartransfer.readers import open_entry, read_label
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something about one entry that should be mended."""
+
+    kind: Literal["missing file", "unreadable", "unit", "label", "empty label", "duplicate"]
+    id: str
+    """The entry."""
+    message: str
+
+
+def check_catalog(
+    catalog: Catalog, *, content: bool = True, progress: Callable[[int, int], None] | None = None
+) -> list[Problem]:
+    """Return what is wrong with a catalog's files, entry by entry; an empty list is a clean bill.
+
+    Kinds: ``missing file``, ``unreadable`` (damaged, sizes that differ between files, two bands of one name),
+    ``unit`` (a band of unknown unit: refused in training), ``label`` (another size than the scene, values
+    outside the classes), ``empty label`` (nothing but ignored pixels), ``duplicate`` (two entries with one
+    image, in one split or two).
+
+    Args:
+        catalog: to look over.
+        content: read every pixel, which finds damaged files and duplicates; False: headers and labels only.
+        progress: called with (entries done, entries in all).
+    """
+    problems: list[Problem] = []
+    holders: dict[str, str] = {}
+    for i, entry in enumerate(catalog.entries):
+        found = _missing(entry) or _look(entry, catalog)
+        problems += found
+        if content and not any(p.kind in ("missing file", "unreadable") for p in found):
+            problems += _content(entry, holders)
+        if progress:
+            progress(i + 1, len(catalog.entries))
+    return problems
+
+
+def _missing(entry: Entry) -> list[Problem]:
+    paths = [a.path for a in entry.assets] + ([entry.label] if entry.label else [])
+    return [
+        Problem("missing file", entry.id, f"{p} is not there; a catalog's paths are relative to the catalog")
+        for p in paths
+        if not p.exists()
+    ]
+
+
+def _look(entry: Entry, catalog: Catalog) -> list[Problem]:
+    try:
+        scene = open_entry(entry)
+    except SartransferError as error:
+        return [Problem("unreadable", entry.id, str(error))]
+    unknown = [b.name for b in scene.bands if b.unit.quantity is Quantity.UNKNOWN]
+    problems = []
+    if unknown:
+        message = f"band(s) of unknown unit: {', '.join(unknown)}. Say what they are in the column `bands`."
+        problems.append(Problem("unit", entry.id, message))
+    if entry.label is not None:
+        try:
+            label = read_label(entry, catalog)
+        except SartransferError as error:
+            return [*problems, Problem("label", entry.id, str(error))]
+        if bool(np.all(label == IGNORE_INDEX)):
+            problems.append(
+                Problem("empty label", entry.id, f"{entry.label} holds nothing but ignored pixels")
+            )
+    elif entry.category is not None and entry.category not in catalog.classes:
+        message = f"class {entry.category!r} is not among {', '.join(catalog.classes)}"
+        problems.append(Problem("label", entry.id, message))
+    return problems
+
+
+def _content(entry: Entry, holders: dict[str, str]) -> list[Problem]:
+    try:
+        hashes = content_hashes(entry)
+    except SartransferError as error:
+        return [Problem("unreadable", entry.id, str(error))]
+    twins = dict.fromkeys(holders[h] for h in hashes if h in holders and holders[h] != entry.id)
+    for value in hashes:
+        holders.setdefault(value, entry.id)
+    return [Problem("duplicate", entry.id, f"holds the same image as entry {twin!r}") for twin in twins]

@@ -1,0 +1,230 @@
+"""Samples: what a network is trained on and judged by, cut from the scenes of a catalog."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, Sampler
+
+from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
+from sartransfer.contract import InputContract
+from sartransfer.data.augment import augment
+from sartransfer.errors import CatalogError, InputError
+from sartransfer.readers import open_entry, read_label
+from sartransfer.recipe import AugmentRecipe, PatchRecipe
+from sartransfer.scene import Scene, Window
+
+CACHE_BYTES = (
+    3 << 30
+)  # scenes are kept decoded in memory up to this much together; beyond it they are read anew
+TRIES = 50  # places tried before a scene is said to have too little label
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is known of one scene: a label raster, or a class index."""
+
+    mask: NDArray[np.uint8] | None
+    """(H, W) class indices, `IGNORE_INDEX` where nothing is known; None for a chip."""
+    category: int
+    """Class index of a chip; -1 for a scene with a mask."""
+
+
+class SceneStore:
+    """Scenes of a catalog as network inputs and targets; decoded once where memory allows."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        entries: Sequence[Entry],
+        contract: InputContract,
+        *,
+        chip: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        """Open every scene (no pixel is read).
+
+        Args:
+            catalog: for the classes and label values. entries: which scenes, in order.
+            contract: inputs and normalization. chip: cut this many pixels from each centre.
+            cache_bytes: how much decoded data may stay in memory.
+
+        Raises:
+            InputError, UnitError: a scene that cannot be what the contract expects.
+        """
+        self.catalog, self.entries, self.contract = catalog, tuple(entries), contract
+        self.scenes = tuple(open_entry(entry) for entry in self.entries)
+        for scene in self.scenes:
+            contract.check(scene)
+        self._windows = tuple(_centre(scene, chip) for scene in self.scenes)
+        need = sum(w.height * w.width * (4 * len(contract.bands) + 2) for w in self._windows)
+        self._cache: dict[int, tuple[NDArray[np.float32], NDArray[np.bool_], Target]] | None = (
+            {} if need <= cache_bytes else None
+        )
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """Height and width of what scene `index` yields."""
+        window = self._windows[index]
+        return window.height, window.width
+
+    def read(
+        self, index: int, window: Window | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], Target]:
+        """Return image (C, H, W) normalized, valid (H, W) and the target of a scene or of a window in it."""
+        if self._cache is None:
+            return self._decode(index, window)
+        if index not in self._cache:
+            self._cache[index] = self._decode(index, None)
+        image, valid, target = self._cache[index]
+        if window is None:
+            return image, valid, target
+        rows, cols = window.slices
+        mask = None if target.mask is None else target.mask[rows, cols]
+        return image[:, rows, cols], valid[rows, cols], Target(mask, target.category)
+
+    def _decode(
+        self, index: int, window: Window | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], Target]:
+        base = self._windows[index]
+        place = base if window is None else Window(base.row + window.row, base.col + window.col,
+                                                   window.height, window.width)  # fmt: skip
+        image, valid = self.contract.read(self.scenes[index], place)
+        entry = self.entries[index]
+        if entry.label is None:
+            return image, valid, Target(None, category_index(self.catalog, entry))
+        mask = np.where(valid, read_label(entry, self.catalog, place), np.uint8(IGNORE_INDEX))
+        return image, valid, Target(mask, -1)
+
+
+class Samples(Dataset[dict[str, Any]]):
+    """Training samples of one epoch: ``image`` (C, H, W) float32 and ``mask`` (H, W) int64 or ``label``.
+
+    What a sample is follows from (seed, epoch, index) alone, so a resumed training sees what an uninterrupted
+    one would.
+    """
+
+    def __init__(
+        self, store: SceneStore, *, patch: PatchRecipe | None, recipe: AugmentRecipe, seed: int
+    ) -> None:
+        self.store, self.patch, self.recipe, self.seed, self.epoch = store, patch, recipe, seed, 0
+        if patch is None and len({store.shape(i) for i in range(len(store))}) > 1:
+            sizes = sorted({store.shape(i) for i in range(len(store))})
+            raise InputError(
+                f"training scenes differ in size ({sizes[0]} to {sizes[-1]}) and cannot be batched whole. "
+                "Set data.patch.size (scenes) or data.chip (chips)."
+            )
+
+    def __len__(self) -> int:
+        return len(self.store) * (self.patch.per_scene if self.patch else 1)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return one sample."""
+        generator = np.random.default_rng([self.seed, self.epoch, index])
+        scene = index
+        window = None
+        if self.patch:
+            scene = index // self.patch.per_scene
+            place = generator if self.patch.redraw else np.random.default_rng([self.seed, 0, index])
+            window = self._draw(scene, self.patch, place)
+        image, valid, target = self.store.read(scene, window)
+        image, mask, _ = augment(image, target.mask, valid, self.store.contract, self.recipe, generator)
+        sample: dict[str, Any] = {"image": torch.from_numpy(image)}
+        if mask is None:
+            sample["mask"] = target.category
+        else:
+            sample["mask"] = torch.from_numpy(mask.astype(np.int64))
+        return sample
+
+    def _draw(self, scene: int, patch: PatchRecipe, generator: np.random.Generator) -> Window:
+        height, width = self.store.shape(scene)
+        if patch.size > height or patch.size > width:
+            raise InputError(
+                f"scene {self.store.entries[scene].id!r} of {height} x {width} pixels is smaller than "
+                f"data.patch.size={patch.size}."
+            )
+        for _ in range(TRIES):
+            row = int(generator.integers(height - patch.size + 1))
+            col = int(generator.integers(width - patch.size + 1))
+            window = Window(row, col, patch.size, patch.size)
+            mask = self.store.read(scene, window)[2].mask
+            if mask is None or (mask != IGNORE_INDEX).mean() >= patch.min_labelled:
+                return window
+        raise CatalogError(
+            f"scene {self.store.entries[scene].id!r}: no patch of {patch.size} px with "
+            f"{patch.min_labelled:.0%} of its label known was found in {TRIES} tries. "
+            "Lower data.patch.min_labelled, or leave the scene out."
+        )
+
+
+class EpochSampler(Sampler[int]):
+    """A new order of the samples in every epoch, from (seed, epoch) alone."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng([self.samples.seed, self.samples.epoch])
+        yield from generator.permutation(len(self.samples)).tolist()
+
+
+class WholeScenes(Dataset[dict[str, Any]]):
+    """Whole scenes in catalog order, for validation: ``image``, ``mask`` and ``index``."""
+
+    def __init__(self, store: SceneStore) -> None:
+        self.store = store
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return one scene."""
+        image, _, target = self.store.read(index)
+        if target.mask is None:
+            return {"image": torch.from_numpy(image), "mask": target.category, "index": index}
+        mask = torch.from_numpy(target.mask.astype(np.int64))
+        return {"image": torch.from_numpy(image), "mask": mask, "index": index}
+
+    def batch_size(self, wanted: int) -> int:
+        """Return how many scenes may be batched: `wanted` if all are of one size, else one."""
+        return wanted if len({self.store.shape(i) for i in range(len(self))}) == 1 else 1
+
+
+def class_frequencies(store: SceneStore) -> NDArray[np.int64]:
+    """Count labelled pixels (or chips) of each class in a store: (K,)."""
+    counts = np.zeros(len(store.catalog.classes), dtype=np.int64)
+    for index in range(len(store)):
+        target = store.read(index)[2]
+        if target.mask is None:
+            counts[target.category] += 1
+        else:
+            counts += np.bincount(target.mask.ravel(), minlength=256)[: len(counts)]
+    return counts
+
+
+def category_index(catalog: Catalog, entry: Entry) -> int:
+    """Return the class index of a chip; raises `CatalogError` if it has no class or an unknown one."""
+    if entry.category not in catalog.classes:
+        raise CatalogError(
+            f"entry {entry.id!r} has the class {entry.category!r}; the catalog's are {', '.join(catalog.classes)}."
+        )
+    return catalog.classes.index(entry.category)
+
+
+def _centre(scene: Scene, chip: int | None) -> Window:
+    if chip is None:
+        return scene.window
+    if chip > min(scene.height, scene.width):
+        raise InputError(
+            f"{scene.id!r} of {scene.height} x {scene.width} pixels is smaller than data.chip={chip}. "
+            "Choose a smaller chip: chips are cropped, never resized."
+        )
+    return Window((scene.height - chip) // 2, (scene.width - chip) // 2, chip, chip)

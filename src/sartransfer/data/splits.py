@@ -1,0 +1,161 @@
+"""Splits drawn by whole group, folds, and label fractions; every draw is a function of the seed."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from sartransfer.catalog import TRAIN, VALIDATION, Catalog, Entry
+from sartransfer.errors import CatalogError
+
+
+def assign_validation(catalog: Catalog, fraction: float, seed: int) -> Catalog:
+    """Move whole groups from training to validation, as near to `fraction` of the training scenes as can be.
+
+    Args:
+        catalog: with a split ``train`` and no split ``validation``.
+        fraction: of the training scenes, between 0 and 1.
+        seed: of the draw.
+
+    Entries without a group are a group of their own. Where every group is of one class the draw is made class
+    by class. At least one group goes, and at least one stays. Raises `CatalogError` if there are fewer than
+    two groups, or validation exists already.
+    """
+    if catalog.in_split(VALIDATION):
+        raise CatalogError(
+            f"catalog {catalog.name!r} has a validation split already. Take it, or clear it first."
+        )
+    return _draw(catalog, TRAIN, VALIDATION, fraction, seed)
+
+
+def assign_test(catalog: Catalog, fraction: float, seed: int, name: str = "test") -> Catalog:
+    """Split the entries that have no split into ``train`` and the test set `name`, by whole group.
+
+    Args:
+        catalog: with at least two groups among the entries without a split.
+        fraction: of these entries, between 0 and 1.
+        seed: of the draw.
+        name: of the test set; must not exist.
+
+    Drawn as in `assign_validation`. Raises `CatalogError` as there, or if the name is taken.
+    """
+    if name in (*catalog.splits, TRAIN, VALIDATION):
+        raise CatalogError(f"catalog {catalog.name!r} has a split {name!r} already. Give another name.")
+    drawn = _draw(catalog, None, name, fraction, seed)
+    return drawn.with_entries(e if e.split else replace(e, split=TRAIN) for e in drawn.entries)
+
+
+def group_folds(catalog: Catalog, n: int, seed: int, name: str = "test") -> tuple[Catalog, ...]:
+    """Return `n` catalogs for cross-validation; in each, other groups are the test set `name`.
+
+    Entries of ``train``, ``validation`` or no split take part, each in the test set of exactly one fold and
+    in ``train`` of the others; test sets that exist are left alone. The largest groups are dealt first, each
+    to the fold that is smallest then; ties are broken by `seed`. Raises `CatalogError` if there are fewer
+    groups than folds.
+    """
+    taking_part = [e for e in catalog.entries if e.split in (TRAIN, VALIDATION, None)]
+    if name in (*catalog.test_sets, TRAIN, VALIDATION):
+        raise CatalogError(f"catalog {catalog.name!r} has a split {name!r} already. Give another name.")
+    sizes = _sizes(taking_part)
+    if not 2 <= n <= len(sizes):
+        raise CatalogError(
+            f"n={n} folds cannot be made of {len(sizes)} groups: from 2 to the number of groups."
+        )
+    groups = list(sizes)
+    rng = np.random.default_rng(seed)
+    shuffled = [groups[i] for i in rng.permutation(len(groups))]
+    filled = [0] * n
+    fold_of: dict[str, int] = {}
+    for group in sorted(shuffled, key=lambda g: -sizes[g]):
+        fold_of[group] = filled.index(min(filled))
+        filled[fold_of[group]] += sizes[group]
+    members = {e.id for e in taking_part}
+    return tuple(
+        catalog.with_entries(
+            replace(e, split=name if fold_of[_group(e)] == k else TRAIN) if e.id in members else e
+            for e in catalog.entries
+        )
+        for k in range(n)
+    )
+
+
+def take_fraction(catalog: Catalog, fraction: float, seed: int) -> Catalog:
+    """Keep a `fraction` of the training scenes, as if the others had no label; other splits stay whole.
+
+    Nested: with one seed a smaller fraction lies within a larger one. Patches are drawn class by class. At
+    least one scene (one a class) is kept. Raises `CatalogError` for a fraction outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise CatalogError(f"fraction={fraction} is not allowed: above 0, up to 1.")
+    rng = np.random.default_rng(seed)
+    kept: set[str] = set()
+    train = catalog.in_split(TRAIN)
+    for category in sorted({e.category or "" for e in train}):
+        members = [e.id for e in train if (e.category or "") == category]
+        order = rng.permutation(len(members))
+        count = max(1, int(np.floor(fraction * len(members) + 0.5)))
+        kept |= {members[i] for i in order[:count]}
+    return catalog.where(lambda e: e.split != TRAIN or e.id in kept)
+
+
+def _group(entry: Entry) -> str:
+    return f"group {entry.group}" if entry.group else f"entry {entry.id}"
+
+
+def _sizes(entries: Sequence[Entry]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for entry in entries:
+        sizes[_group(entry)] = sizes.get(_group(entry), 0) + 1
+    return sizes
+
+
+def _draw(catalog: Catalog, source: str | None, target: str, fraction: float, seed: int) -> Catalog:
+    if not 0 < fraction < 1:
+        raise CatalogError(f"fraction={fraction} is not allowed: between 0 and 1.")
+    entries = [e for e in catalog.entries if e.split == source]
+    if len(_sizes(entries)) < 2:
+        raise CatalogError(
+            f"catalog {catalog.name!r}: {target!r} cannot be drawn from {len(entries)} entries in "
+            f"{len(_sizes(entries))} group(s) of split {source!r}: at least two groups are needed."
+        )
+    rng = np.random.default_rng(seed)
+    chosen: set[str] = set()
+    for stratum in _strata(entries):
+        chosen |= _nearest_subset(_sizes(stratum), fraction, rng)
+    return catalog.with_entries(
+        replace(e, split=target) if e.split == source and _group(e) in chosen else e for e in catalog.entries
+    )
+
+
+def _strata(entries: list[Entry]) -> list[list[Entry]]:
+    """Class by class where no group holds two classes and every class has two groups; else all at once."""
+    by_class: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_class.setdefault(entry.category or "", []).append(entry)
+    strata = [by_class[c] for c in sorted(by_class)]
+    counts = [len(_sizes(s)) for s in strata]
+    torn = sum(counts) != len(_sizes(entries))
+    return [entries] if torn or min(counts) < 2 else strata
+
+
+def _nearest_subset(sizes: dict[str, int], fraction: float, rng: np.random.Generator) -> set[str]:
+    """Draw groups whose sizes add up as near to the fraction as any choice can; not none and not all.
+
+    Subset sums as the bits of an integer: bit s of reach[i] says that some of the first i groups add up to s.
+    """
+    groups = list(sizes)
+    order = [groups[i] for i in rng.permutation(len(groups))]
+    total = sum(sizes.values())
+    goal = fraction * total
+    mask = (1 << total) - 1  # sums below the total: at least one group stays
+    reach = [1]
+    for group in order:
+        reach.append((reach[-1] | reach[-1] << sizes[group]) & mask)
+    last = reach[-1]
+    best = min((s for s in range(1, total) if last >> s & 1), key=lambda s: abs(s - goal))
+    chosen = set()
+    for i in range(len(order), 0, -1):
+        if not reach[i - 1] >> best & 1:
+            chosen.add(order[i - 1])
+            best -= sizes[order[i - 1]]
+    return chosen

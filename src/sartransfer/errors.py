@@ -1,0 +1,60 @@
+"""What can go wrong, as one tree.
+
+::
+
+    SartransferError            every mistake a user can mend; the command line prints it and exits with 2
+    ├── InputError              a file that is missing, damaged, of another size or kind
+    ├── UnitError               quantities or scales that cannot be turned into each other, or are unknown
+    ├── CatalogError            a catalog that does not hold together
+    │   └── LeakageError        the same scene, footprint, content or continued image on both sides of a split
+    ├── RecipeError             a recipe with an unknown key or a value that is not allowed
+    ├── WeightsError            weights that do not fit the network, or were expected and not found
+    └── OutputError             a result that cannot be written: it exists already, the disk is full
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class SartransferError(Exception):
+    """A mistake that the user can mend; its message names the value, what is allowed and the fix."""
+
+
+class InputError(SartransferError):
+    """A file that is missing, damaged, of another size or of another kind than was asked for."""
+
+
+class UnitError(SartransferError):
+    """Quantities or scales that cannot be turned into each other, or that are not known."""
+
+
+class CatalogError(SartransferError):
+    """A catalog that does not hold together."""
+
+
+class LeakageError(CatalogError):
+    """The same scene, footprint, file content or continued image on both sides of a split."""
+
+
+class RecipeError(SartransferError):
+    """A recipe with an unknown key or a value that is not allowed."""
+
+
+class WeightsError(SartransferError):
+    """Weights that do not fit the network, or that were expected and not found."""
+
+
+class OutputError(SartransferError):
+    """A result that cannot be written: it exists already, or the disk is full."""
+
+
+def nearest(value: str, allowed: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the allowed word nearest to `value`, or an empty string."""
+    close = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def one_of(name: str, value: object, allowed: Iterable[object]) -> str:
+    """Return the message for a value that is not among the allowed ones."""
+    words = [str(a) for a in allowed]
+    return f"{name}={value!r} is not known. Must be one of: {', '.join(words)}.{nearest(str(value), words)}"

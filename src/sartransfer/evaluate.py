@@ -1,0 +1,227 @@
+"""Scores of a checkpoint on scenes: one integer confusion matrix a scene, or the logits of every patch."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
+from sartransfer.data.patches import category_index
+from sartransfer.errors import CatalogError, InputError
+from sartransfer.metrics import confusion_matrix, top_k_accuracy
+from sartransfer.models.checkpoint import Checkpoint
+from sartransfer.predict import plan_windows, predict_logits
+from sartransfer.readers import open_entry, read_label
+from sartransfer.runs import now, read_json, write_json
+from sartransfer.scene import Scene, Window
+
+
+@dataclass(frozen=True, slots=True)
+class SceneScore:
+    """How one scene came out."""
+
+    id: str
+    group: str
+    confusion: NDArray[np.int64]
+    """(K, K): rows truth, columns prediction; a chip counts once."""
+    logits: NDArray[np.float32] | None = None
+    """(K,) of a chip; None for a segmented scene."""
+    label: int = -1
+    """Class index of a chip."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestScores:
+    """How all scenes of one test set came out."""
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+
+    test_set: str
+    classes: tuple[str, ...]
+    scenes: tuple[SceneScore, ...]
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """(K, K), summed over the scenes."""
+        total: NDArray[np.int64] = np.sum([s.confusion for s in self.scenes], axis=0, dtype=np.int64)
+        return total
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups, sorted."""
+        return tuple(sorted({s.group for s in self.scenes}))
+
+    def of_group(self, group: str) -> "TestScores":
+        """The scores of one group alone."""
+        return TestScores(self.test_set, self.classes, tuple(s for s in self.scenes if s.group == group))
+
+    def top2(self) -> float | None:
+        """Share of chips whose class is among the two highest logits; None for segmentation."""
+        logits = [s.logits for s in self.scenes if s.logits is not None]
+        if not logits or len(self.classes) < 2:
+            return None
+        return top_k_accuracy(np.stack(logits), np.array([s.label for s in self.scenes]), 2)
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint,
+    catalog: Catalog,
+    test_set: str,
+    *,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> TestScores:
+    """Predict every scene of a test set and count, in float32.
+
+    Args:
+        checkpoint: network, contract and classes. catalog: where the test set is.
+        test_set: the name of a split. device: ``cpu`` or ``cuda``.
+
+    Raises:
+        CatalogError: no such split, a scene without label, other classes than the checkpoint's.
+        InputError, UnitError: a scene that the network cannot take.
+    """
+    entries = catalog.in_split(test_set)
+    if not entries:
+        raise CatalogError(
+            f"catalog {catalog.name!r} has no split {test_set!r}; it has {', '.join(catalog.splits) or 'none'}."
+        )
+    if catalog.classes != checkpoint.classes:
+        raise CatalogError(
+            f"the checkpoint knows the classes {', '.join(checkpoint.classes)}, the catalog has "
+            f"{', '.join(catalog.classes)}. They must be the same, in the same order."
+        )
+    model = checkpoint.model.to(device).eval()
+    found = []
+    for number, entry in enumerate(entries):
+        scene = open_entry(entry)
+        if checkpoint.model.task == "classify":
+            found.append(_score_chip(checkpoint, model, catalog, entry, scene, device))
+        else:
+            found.append(_score_scene(checkpoint, model, catalog, entry, scene, device))
+        if progress:
+            progress(number + 1, len(entries))
+    return TestScores(test_set, catalog.classes, tuple(found))
+
+
+def predict_classes(
+    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str
+) -> Iterable[tuple[Window, NDArray[np.uint8], NDArray[np.bool_]]]:
+    """Yield the windows of a scene with their classes (h, w) uint8 and valid pixels (h, w)."""
+    for window, logits, valid in predict_windows(checkpoint, model, scene, device):
+        yield window, logits.argmax(0).numpy().astype(np.uint8), valid
+
+
+def predict_windows(
+    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str
+) -> Iterable[tuple[Window, torch.Tensor, NDArray[np.bool_]]]:
+    """Yield the windows of a scene with their logits (K, h, w) and valid pixels (h, w)."""
+    for seen, kept in plan_windows(scene.height, scene.width, int(checkpoint.model.stride)):
+        image, valid = checkpoint.contract.read(scene, seen)
+        logits = predict_logits(model, torch.from_numpy(image)[None], device=device)[0]
+        rows = slice(kept.row - seen.row, kept.row - seen.row + kept.height)
+        cols = slice(kept.col - seen.col, kept.col - seen.col + kept.width)
+        yield kept, logits[:, rows, cols], valid[rows, cols]
+
+
+def _score_scene(
+    checkpoint: Checkpoint, model: torch.nn.Module, catalog: Catalog, entry: Entry, scene: Scene, device: str
+) -> SceneScore:
+    if entry.label is None:
+        raise CatalogError(f"entry {entry.id!r} has no label raster: nothing to score against.")
+    total = np.zeros((len(catalog.classes),) * 2, dtype=np.int64)
+    for window, classes, valid in predict_classes(checkpoint, model, scene, device):
+        truth = read_label(entry, catalog, window)
+        total += confusion_matrix(
+            truth, classes, len(catalog.classes), valid=valid, ignore_index=IGNORE_INDEX
+        )
+    return SceneScore(entry.id, entry.group or entry.id, total)
+
+
+def _score_chip(
+    checkpoint: Checkpoint, model: torch.nn.Module, catalog: Catalog, entry: Entry, scene: Scene, device: str
+) -> SceneScore:
+    label = category_index(catalog, entry)
+    logits = predict_chip(checkpoint, model, scene, device)
+    total = np.zeros((len(catalog.classes),) * 2, dtype=np.int64)
+    total[label, int(logits.argmax())] = 1
+    return SceneScore(entry.id, entry.group or entry.id, total, logits, label)
+
+
+def predict_chip(
+    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str
+) -> NDArray[np.float32]:
+    """Return the logits (K,) of one chip, cut from its centre as in training."""
+    window = scene.window
+    chip = checkpoint.metadata.get("chip")
+    if chip is not None:
+        if chip > min(scene.height, scene.width):
+            raise InputError(
+                f"{scene.id!r} of {scene.height} x {scene.width} px is smaller than the chip of {chip}."
+            )
+        window = Window((scene.height - chip) // 2, (scene.width - chip) // 2, chip, chip)
+    image, _ = checkpoint.contract.read(scene, window)
+    return predict_logits(model, torch.from_numpy(image)[None], device=device)[0].numpy()
+
+
+def write_scores(scores: TestScores, folder: Path) -> None:
+    """Write ``scores/<test_set>.json`` and, for chips, ``logits/<test_set>.npz`` into a run folder."""
+    (folder / "scores").mkdir(parents=True, exist_ok=True)
+    if scores.scenes and scores.scenes[0].logits is not None:
+        (folder / "logits").mkdir(exist_ok=True)
+        path = folder / "logits" / f"{scores.test_set}.npz"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
+        np.savez_compressed(
+            temporary,
+            ids=np.array([s.id for s in scores.scenes]),
+            groups=np.array([s.group for s in scores.scenes]),
+            labels=np.array([s.label for s in scores.scenes], dtype=np.int64),
+            logits=np.stack([s.logits for s in scores.scenes if s.logits is not None]),
+        )
+        temporary.replace(path)
+    write_json(folder / "scores" / f"{scores.test_set}.json", scores_json(scores))
+
+
+def scores_json(scores: TestScores) -> dict[str, Any]:
+    """Return the confusion matrix of every scene as JSON values."""
+    return {
+        "test_set": scores.test_set,
+        "classes": list(scores.classes),
+        "scenes": [{"id": s.id, "group": s.group, "confusion": s.confusion.tolist()} for s in scores.scenes],
+    }
+
+
+def read_scores(folder: Path, test_set: str) -> TestScores | None:
+    """Read what `write_scores` wrote; None where the test set was not scored."""
+    path = folder / "scores" / f"{test_set}.json"
+    if not path.is_file():
+        return None
+    values = read_json(path)
+    logits: dict[str, tuple[NDArray[np.float32], int]] = {}
+    kept = folder / "logits" / f"{test_set}.npz"
+    if kept.is_file():
+        with np.load(kept, allow_pickle=False) as data:
+            ids, rows, labels = data["ids"], data["logits"], data["labels"]
+        logits = {str(i): (row, int(label)) for i, row, label in zip(ids, rows, labels, strict=True)}
+    scenes = []
+    for value in values["scenes"]:
+        row, label = logits.get(value["id"], (None, -1))
+        confusion = np.array(value["confusion"], dtype=np.int64)
+        scenes.append(SceneScore(value["id"], value["group"], confusion, row, label))
+    return TestScores(values["test_set"], tuple(values["classes"]), tuple(scenes))
+
+
+def log_look(path: Path, test_set: str, recipe_hash: str, **facts: Any) -> None:
+    """Append to the log of looks at test scores: who chose after having looked cannot hide it."""
+    import json
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(
+            json.dumps({"time": now(), "test_set": test_set, "recipe_hash": recipe_hash, **facts}) + "\n"
+        )

@@ -1,0 +1,210 @@
+"""Read what the runs of a comparison left, judge, and write results.json, results.csv and the panels."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sartransfer import __version__
+from sartransfer.evaluate import read_scores
+from sartransfer.panels import write_panels
+from sartransfer.plan import Plan, PlannedRun
+from sartransfer.results import (
+    ScoredRun,
+    contrasts,
+    describe_test_set,
+    rows_csv,
+    score_table,
+    tidy_rows,
+    verdict_words,
+)
+from sartransfer.runs import environment, read_json, write_json, write_text
+from sartransfer.train import choose_precision
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came of it."""
+
+    out: Path
+    results: dict[str, Any]
+    """As in ``results.json``."""
+
+    @property
+    def verdict(self) -> list[str]:
+        """The verdict in words, headline first."""
+        words: list[str] = self.results["verdict"]
+        return words
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """The runs that failed, with their errors."""
+        return [r for r in self.results["runs"] if r["status"] == "failed"]
+
+
+def gather(plan: Plan, device: str = "cpu") -> Comparison:
+    """Read the scores of all finished runs, judge, and write results; trains nothing."""
+    recipe = plan.recipe
+    scored, runs = [], []
+    for planned in plan.runs:
+        runs.append(_run_json(planned, plan.out))
+        if planned.folder.status(planned.identity) != "finished":
+            continue
+        tests = {t.name: read_scores(planned.folder.path, t.name) for t in plan.test_sets}
+        if all(t is not None for t in tests.values()):
+            known = {name: t for name, t in tests.items() if t is not None}
+            scored.append(ScoredRun(planned.initialization, planned.job.fraction, planned.job.seed, known))
+    rows = tidy_rows(scored)
+    found = contrasts(scored, recipe, plan.test_sets)
+    precision = choose_precision(recipe.training.precision, device)
+    results = {
+        "sartransfer": __version__,
+        "name": recipe.name,
+        "description": recipe.description,
+        "task": recipe.task,
+        "simulated": "simulated" in plan.catalog.source,
+        "created": max((r["finished"] for r in runs if r["finished"]), default=None),
+        "classes": list(plan.catalog.classes),
+        "primary": recipe.primary.model_dump(mode="json", by_alias=True),
+        "baseline": recipe.baseline_name,
+        "initializations": list(recipe.initializations),
+        "fractions": list(recipe.fractions),
+        "seeds": list(recipe.seeds),
+        "verdict": verdict_words(recipe, found, plan.test_sets),
+        "test_sets": [describe_test_set(t) for t in plan.test_sets],
+        "table": score_table(scored, recipe, rows),
+        "contrasts": found,
+        "runs": runs,
+        "confusion": list(_confusions(scored, plan)),
+        "initialization_reports": _reports(plan),
+        "recipe": recipe.to_yaml(),
+        "recipe_hash": recipe.digest(),
+        "environment": _environment(plan) or environment(device, precision),
+        "data": _data_json(plan),
+        "looks": _looks(plan.out / "test-looks.jsonl"),
+        "warnings": _warnings(plan, runs),
+    }
+    write_text(plan.out / "results.csv", rows_csv(rows))
+    write_json(plan.out / "results.json", results)
+    if scored:
+        write_panels(plan.out, plan.catalog, scored, recipe, _folders(plan))
+    return Comparison(plan.out, results)
+
+
+def _folders(plan: Plan) -> dict[tuple[str, float, int], Path]:
+    return {(r.initialization, r.job.fraction, r.job.seed): r.folder.path for r in plan.runs}
+
+
+def _run_json(planned: PlannedRun, out: Path) -> dict[str, Any]:
+    status = planned.folder.status(planned.identity)
+    record = planned.folder.record if status != "missing" else {}
+    curves: dict[str, list[float | None]] = {}
+    file = planned.folder.path / "curves.csv"
+    if status != "missing" and file.is_file():
+        head, *lines = file.read_text(encoding="utf-8").splitlines()
+        cells = [line.split(",") for line in lines]
+        for i, column in enumerate(head.split(",")):
+            curves[column] = [float(c[i]) if c[i] else None for c in cells]
+    return {
+        "initialization": planned.initialization,
+        "fraction": planned.job.fraction,
+        "seed": planned.job.seed,
+        "status": "missing" if status == "unfinished" else status,
+        "error": record.get("error"),
+        "epochs": record.get("epochs"),
+        "best_epoch": record.get("best_epoch"),
+        "seconds": record.get("seconds"),
+        "finished": record.get("finished"),
+        "folder": str(planned.folder.path.relative_to(out)),
+        "curves": curves,
+    }
+
+
+def _confusions(scored: list[ScoredRun], plan: Plan) -> Iterator[dict[str, Any]]:
+    for name in plan.recipe.initializations:
+        for fraction in plan.recipe.fractions:
+            for test_set in plan.test_sets:
+                parts = [
+                    r.tests[test_set.name].confusion
+                    for r in scored
+                    if r.initialization == name and r.fraction == fraction
+                ]
+                if parts:
+                    yield {
+                        "initialization": name,
+                        "fraction": fraction,
+                        "test_set": test_set.name,
+                        "matrix": sum(parts[1:], start=parts[0]).tolist(),
+                    }
+
+
+def _reports(plan: Plan) -> dict[str, Any]:
+    reports = {}
+    for planned in plan.runs:
+        file = planned.folder.path / "initialization.json"
+        if planned.initialization not in reports and file.is_file():
+            reports[planned.initialization] = read_json(file)
+    return reports
+
+
+def _environment(plan: Plan) -> dict[str, Any] | None:
+    for planned in plan.runs:
+        found: dict[str, Any] | None = planned.folder.record.get("environment")
+        if found:
+            return found
+    return None
+
+
+def _data_json(plan: Plan) -> dict[str, Any]:
+    catalog = plan.catalog
+    splits = {}
+    for split in catalog.splits:
+        entries = catalog.in_split(split)
+        splits[split] = {"scenes": len(entries), "groups": len({e.group or e.id for e in entries})}
+    normalization: list[dict[str, Any]] = []
+    for planned in plan.runs:
+        which = planned.folder.path / "last.json"
+        if planned.job.fraction == max(plan.recipe.fractions) and which.is_file():
+            contract = read_json(which)["contract"]
+            normalization = [{k: b[k] for k in ("name", "unit", "mean", "std")} for b in contract]
+            break
+    return {
+        "catalog": catalog.name,
+        "source": catalog.source,
+        "hash": plan.data_hash,
+        "splits": splits,
+        "normalization": normalization,
+    }
+
+
+def _looks(path: Path) -> list[dict[str, Any]]:
+    """Return the looks at test scores, those of one recipe at one test set counted together."""
+    if not path.is_file():
+        return []
+    seen: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        look = json.loads(line)
+        key = (look["test_set"], look["recipe_hash"])
+        kept = seen.setdefault(
+            key, {"time": look["time"], "test_set": key[0], "recipe_hash": key[1], "runs": 0}
+        )
+        kept["runs"] += 1
+    return list(seen.values())
+
+
+def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
+    found = []
+    for state in ("failed", "missing"):
+        count = sum(r["status"] == state for r in runs)
+        if count:
+            found.append(
+                f"{count} of {len(runs)} runs {'have failed' if state == 'failed' else 'are not finished'}."
+            )
+    for test_set in plan.test_sets:
+        if not test_set.events_unseen:
+            found.append(
+                f"Test set {test_set.name!r} shares groups with training, or continues its scenes: "
+                "its scores say nothing of new events."
+            )
+    return found

@@ -1,0 +1,131 @@
+"""Pictures for the report: the best, the median and the worst scene of each test set, as plain arrays."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sartransfer.catalog import IGNORE_INDEX, Catalog
+from sartransfer.data.patches import category_index
+from sartransfer.evaluate import TestScores, predict_chip, predict_classes
+from sartransfer.models.checkpoint import Checkpoint, read_checkpoint
+from sartransfer.readers import open_entry, read_label
+from sartransfer.recipe import Recipe
+from sartransfer.results import ScoredRun, value_of
+from sartransfer.scene import Scene, Window
+
+LARGEST = 1024  # pixels a side: of larger scenes the panels show the central window
+
+
+def write_panels(
+    out: Path,
+    catalog: Catalog,
+    runs: Sequence[ScoredRun],
+    recipe: Recipe,
+    folders: dict[tuple[str, float, int], Path],
+) -> list[Path]:
+    """Write ``panels/<test_set>-<rank>.npz`` for the report, from the first seed at the largest fraction.
+
+    Scenes are ranked by the primary metric of the start that is best on the test set; scenes where it is
+    undefined are left out. Predictions of all starts are of the same seed.
+    """
+    fraction, seed = max(r.fraction for r in runs), None
+    for candidate in recipe.seeds:
+        have = {r.initialization for r in runs if r.fraction == fraction and r.seed == candidate}
+        if have == set(recipe.initializations):
+            seed = candidate
+            break
+    if seed is None:
+        return []
+    chosen = {r.initialization: r for r in runs if r.fraction == fraction and r.seed == seed}
+    checkpoints = {
+        name: read_checkpoint(folders[name, fraction, seed], which=recipe.training.weights) for name in chosen
+    }
+    (out / "panels").mkdir(exist_ok=True)
+    written = []
+    for test_set in next(iter(chosen.values())).tests:
+        best = max(chosen.values(), key=lambda r: _or_low(value_of(r.tests[test_set], recipe.primary)))
+        for rank, scene_id in rank_scenes(best.tests[test_set], recipe).items():
+            path = out / "panels" / f"{test_set}-{rank}.npz"
+            write_panel(path, catalog, scene_id, rank, chosen, checkpoints, test_set, recipe)
+            written.append(path)
+    return written
+
+
+def rank_scenes(found: TestScores, recipe: Recipe) -> dict[str, str]:
+    """Return the ids of the best, median and worst scene by the primary metric (chips: by the true class's margin)."""
+    scored = []
+    for scene in found.scenes:
+        if scene.logits is not None:
+            others = np.delete(scene.logits, scene.label)
+            value = float(scene.logits[scene.label] - others.max())
+        else:
+            value = value_of(TestScores(found.test_set, found.classes, (scene,)), recipe.primary)
+        if math.isfinite(value):
+            scored.append((value, scene.id))
+    scored.sort()
+    if not scored:
+        return {}
+    ranks = {"best": scored[-1][1], "median": scored[len(scored) // 2][1], "worst": scored[0][1]}
+    return dict(list(ranks.items())[: len(scored)])
+
+
+def write_panel(
+    path: Path,
+    catalog: Catalog,
+    scene_id: str,
+    rank: str,
+    runs: dict[str, ScoredRun],
+    checkpoints: dict[str, Checkpoint],
+    test_set: str,
+    recipe: Recipe,
+) -> None:
+    """Write the arrays of one panel: image, label, the prediction of each start, and their scores."""
+    entry = next(e for e in catalog.in_split(test_set) if e.id == scene_id)
+    scene = open_entry(entry)
+    window = _central(scene)
+    image, _ = scene.read(window=window)
+    if recipe.task == "classify":
+        label = np.array(category_index(catalog, entry))
+        predictions = np.array(
+            [predict_chip(c, c.model, scene, "cpu").argmax() for c in checkpoints.values()]
+        )
+    else:
+        label = read_label(entry, catalog, window)
+        predictions = np.stack([_classes(c, scene, window) for c in checkpoints.values()])
+    values = []
+    for name in checkpoints:
+        one = tuple(s for s in runs[name].tests[test_set].scenes if s.id == scene_id)
+        values.append(value_of(TestScores(test_set, catalog.classes, one), recipe.primary))
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
+    np.savez_compressed(
+        temporary,
+        image=image,
+        band_names=np.array(scene.names),
+        label=label,
+        scene=np.array(scene_id),
+        rank=np.array(rank),
+        initializations=np.array(list(checkpoints)),
+        predictions=predictions,
+        scores=np.array(values),
+    )
+    temporary.replace(path)
+
+
+def _classes(checkpoint: Checkpoint, scene: Scene, window: Window) -> NDArray[np.uint8]:
+    whole = np.full((scene.height, scene.width), IGNORE_INDEX, dtype=np.uint8)
+    for place, classes, valid in predict_classes(checkpoint, checkpoint.model.eval(), scene, "cpu"):
+        whole[place.slices] = np.where(valid, classes, IGNORE_INDEX)
+    return whole[window.slices]
+
+
+def _central(scene: Scene) -> Window:
+    height, width = min(scene.height, LARGEST), min(scene.width, LARGEST)
+    return Window((scene.height - height) // 2, (scene.width - width) // 2, height, width)
+
+
+def _or_low(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf

@@ -1,0 +1,174 @@
+"""What a comparison will do: its runs, its test sets, and what it takes in time, memory and disk."""
+
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sartransfer.catalog import TRAIN, VALIDATION, Catalog
+from sartransfer.data.leakage import relation
+from sartransfer.data.resolve import open_catalog, open_training_data
+from sartransfer.errors import RecipeError, one_of
+from sartransfer.losses import build_loss
+from sartransfer.models import build_model
+from sartransfer.predict import autocast
+from sartransfer.recipe import Recipe, StagesStart
+from sartransfer.results import TestSet
+from sartransfer.runs import RunFolder, fingerprint
+from sartransfer.stages import Job, content_of
+from sartransfer.statistics import smallest_detectable_difference, smallest_sign_flip_p
+from sartransfer.train import choose_device, choose_precision, keep_freed_memory
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One run of a comparison: its job, its folder and what tells it from others."""
+
+    initialization: str
+    job: Job
+    folder: RunFolder
+    identity: str
+
+    @property
+    def name(self) -> str:
+        """As shown to people."""
+        share = f", {self.job.fraction:.0%} of the labels" if self.job.fraction < 1 else ""
+        return f"{self.initialization}{share}, seed {self.job.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a comparison will do, and what it takes."""
+
+    recipe: Recipe
+    out: Path
+    catalog: Catalog
+    runs: tuple[PlannedRun, ...]
+    test_sets: tuple[TestSet, ...]
+    data_hash: str
+
+    def open_runs(self) -> list[PlannedRun]:
+        """The runs that are not finished yet."""
+        return [r for r in self.runs if r.folder.status(r.identity) != "finished"]
+
+
+def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
+    """Return the runs that `recipe` asks for; opens the catalog, checks the splits and every start's data."""
+    out = Path(out)
+    catalog = open_catalog(recipe.data)
+    if recipe.primary.class_ and recipe.primary.class_ not in catalog.classes:
+        raise RecipeError(one_of("primary.class", recipe.primary.class_, catalog.classes))
+    names = recipe.tests or catalog.test_sets
+    for name in names:
+        if name not in catalog.test_sets:
+            raise RecipeError(one_of("tests", name, catalog.test_sets))
+    if not names:
+        raise RecipeError("there is no test set: name one in the catalog's `split` column, or set data.test.")
+    test_sets = []
+    for name in names:
+        entries = catalog.in_split(name)
+        groups = {e.group or e.id for e in entries}
+        tied = "same scenes" if name in recipe.data.same_scenes else relation(catalog, name)
+        test_sets.append(TestSet(name, len(entries), len(groups), tied))
+    data_hash = fingerprint(catalog)
+    runs = []
+    for name, start in recipe.initializations.items():
+        model = recipe.model_of(name)
+        if isinstance(start, StagesStart) and start.model is None:
+            start = start.model_copy(update={"model": model})
+        stages_hash = content_of(start)
+        for fraction in recipe.fractions:
+            for seed in recipe.seeds:
+                job = Job(name, recipe.task, recipe.data, model, start, recipe.training, recipe.primary,
+                          seed, fraction)  # fmt: skip
+                folder = RunFolder(out / "runs" / name / f"{fraction:.4g}" / f"seed{seed}")
+                runs.append(PlannedRun(name, job, folder, job.identity(data_hash, stages_hash)))
+    # Seeds first: a comparison that is stopped early has all starts with fewer seeds, which can be compared.
+    runs.sort(key=lambda r: (-r.job.fraction, recipe.seeds.index(r.job.seed)))
+    return Plan(recipe, out, catalog, tuple(runs), tuple(test_sets), data_hash)
+
+
+def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
+    """Return what the open runs will take: time and memory from three measured steps, disk from the network.
+
+    ``seconds_per_run`` is an upper bound where training may stop early. ``detectable`` gives, for a standard
+    deviation of the paired differences between seeds of half a point, one and two points, the smallest true
+    difference that this many seeds find in four of five comparisons.
+    """
+    device = choose_device(device)
+    recipe = plan.recipe
+    keep_freed_memory()
+    catalog = plan.catalog
+    scenes = len(catalog.in_split(TRAIN))
+    validation = len(catalog.in_split(VALIDATION))
+    data = open_training_data(catalog, recipe.data.model_copy(update={"normalization": "none"}))
+    seconds: dict[str, float] = {}
+    parameters: dict[str, int] = {}
+    for name in recipe.initializations:
+        model_recipe = recipe.model_of(name)
+        model = build_model(
+            model_recipe.name, len(data.contract.bands), len(catalog.classes), **model_recipe.options
+        )
+        model.to(device).to(memory_format=torch.channels_last)
+        parameters[name] = sum(p.numel() for p in model.parameters())
+        batch = recipe.training.batch_size
+        size = data.train.shape(0) if recipe.data.patch is None else (recipe.data.patch.size,) * 2
+        step = _step_seconds(
+            model, recipe, batch, size, len(data.contract.bands), len(catalog.classes), device
+        )
+        patches = scenes * (recipe.data.patch.per_scene if recipe.data.patch else 1)
+        epoch = step * max(1, patches / batch)
+        held = data.validation
+        if held is not None:
+            area = sum(h * w for h, w in (held.shape(i) for i in range(len(held))))
+            epoch += step / 3 * area / (batch * size[0] * size[1])
+        seconds[name] = epoch * recipe.training.epochs
+    unfinished = plan.open_runs()
+    # Best, last and, while training, the resume state with Adam's two moments: six copies in float32.
+    disk = sum(parameters[r.initialization] * 4 * 2 for r in unfinished)
+    disk += max((parameters[r.initialization] * 4 * 3 for r in unfinished), default=0)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    n = len(recipe.seeds)
+    return {
+        "runs": len(plan.runs),
+        "open": len(unfinished),
+        "seconds": sum(seconds[r.initialization] * r.job.fraction for r in unfinished),
+        "seconds_per_run": seconds,
+        "memory_bytes": peak + (scenes + validation) * size[0] * size[1] * (4 * len(data.contract.bands) + 2),
+        "disk_bytes": disk,
+        "seeds": n,
+        "smallest_p": smallest_sign_flip_p(n),
+        "detectable": {
+            sd: smallest_detectable_difference(n, sd) if n > 1 else float("inf") for sd in (0.005, 0.01, 0.02)
+        },
+    }
+
+
+def _step_seconds(
+    model: torch.nn.Module,
+    recipe: Recipe,
+    batch: int,
+    size: tuple[int, int],
+    bands: int,
+    classes: int,
+    device: str,
+) -> float:
+    """Time a training step on noise: the median of three, after one to warm up."""
+    precision = choose_precision(recipe.training.precision, device)
+    loss = build_loss(recipe.training.loss, num_classes=classes, options=recipe.training.loss_options)
+    images = torch.randn(batch, bands, *size, device=device).contiguous(memory_format=torch.channels_last)
+    shape = (batch, *size) if recipe.task == "segment" else (batch,)
+    target = torch.randint(0, classes, shape, device=device)
+    times = []
+    for _ in range(4):
+        began = time.perf_counter()
+        with autocast(precision, device):
+            logits = model(images)
+        loss(logits, target).backward()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return sorted(times[1:])[1]

@@ -1,0 +1,68 @@
+"""Array in, array out: a network's answer for one image, in one pass or by overlapping windows."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from sartransfer.errors import InputError
+from sartransfer.scene import Window
+
+ONE_PASS_PIXELS = 2048 * 2048  # up to this many pixels a scene goes through in one pass
+HALO = 256  # pixels around a window that are computed and thrown away
+CORE = 1024  # side of the part of a window that is kept
+
+
+def autocast(precision: str, device: str) -> AbstractContextManager[None]:
+    """Return the context in which a network computes in bf16, or as it is for fp32."""
+    if precision == "bf16":
+        return torch.autocast(device_type=device.split(":")[0], dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def predict_logits(
+    model: nn.Module, images: Tensor, *, device: str = "cpu", precision: str = "fp32"
+) -> Tensor:
+    """Return the logits of a batch, in one pass.
+
+    Args:
+        model: in eval mode already, on `device`.
+        images: (B, C, H, W) float32, normalized.
+        device: where the network is. precision: fp32 or bf16 (logits come back in float32).
+
+    Returns:
+        (B, K, H, W) for segmentation, (B, K) for classification, float32, on the CPU.
+
+    Raises:
+        InputError: another number of channels than the network has.
+    """
+    expected = getattr(model, "in_channels", images.shape[1])
+    if images.shape[1] != expected:
+        raise InputError(f"the network takes {expected} bands, the image has {images.shape[1]}.")
+    images = images.to(device).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), autocast(precision, device):
+        logits: Tensor = model(images)
+    return logits.float().cpu()
+
+
+def plan_windows(height: int, width: int, stride: int) -> Iterator[tuple[Window, Window]]:
+    """Cut a scene into windows: pairs of (what is computed, what is kept of it), in scene coordinates.
+
+    Origins are multiples of `stride`, so that every window sees the same grid of features. A scene up to
+    `ONE_PASS_PIXELS` is one window; larger ones get a halo of `HALO` pixels, which is not exact for networks
+    that see farther (the map's metadata says so).
+    """
+    if height * width <= ONE_PASS_PIXELS:
+        whole = Window(0, 0, height, width)
+        yield whole, whole
+        return
+    core = -(-CORE // stride) * stride
+    halo = -(-HALO // stride) * stride
+    for row in range(0, height, core):
+        for col in range(0, width, core):
+            kept = Window(row, col, min(core, height - row), min(core, width - col))
+            top, left = max(0, row - halo), max(0, col - halo)
+            bottom = min(height, row + kept.height + halo)
+            right = min(width, col + kept.width + halo)
+            yield Window(top, left, bottom - top, right - left), kept

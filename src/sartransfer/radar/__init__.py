@@ -1,0 +1,1 @@
+"""Physics on arrays, without torch: units, and simulated landscapes."""

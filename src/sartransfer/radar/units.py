@@ -1,0 +1,167 @@
+"""The unit contract: what a band's numbers are, and which can be turned into which."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sartransfer.errors import UnitError, one_of
+
+
+class Quantity(StrEnum):
+    """What a number stands for."""
+
+    SIGMA0 = "sigma0"  # backscatter per ground area
+    GAMMA0 = "gamma0"  # backscatter per area perpendicular to the look direction
+    BETA0 = "beta0"  # radar brightness
+    INTENSITY = "intensity"  # power without calibration
+    AMPLITUDE = "amplitude"  # square root of power, without calibration
+    DIGITAL_NUMBER = "digital_number"  # stretched or quantized for display: no physics can be read off
+    INCIDENCE_ANGLE = "incidence_angle"
+    OPTICAL = "optical"  # reflectance or its display value
+    UNKNOWN = "unknown"
+
+
+class Scale(StrEnum):
+    """How a quantity is written down."""
+
+    LINEAR = "linear"
+    DB = "db"
+    DEGREES = "deg"
+
+
+POWERS = (Quantity.SIGMA0, Quantity.GAMMA0, Quantity.BETA0, Quantity.INTENSITY)
+
+LONG_NAMES = {
+    Quantity.SIGMA0: "normalized radar cross-section sigma nought",
+    Quantity.GAMMA0: "normalized radar cross-section gamma nought",
+    Quantity.BETA0: "radar brightness beta nought",
+    Quantity.INTENSITY: "intensity (power, not calibrated)",
+    Quantity.AMPLITUDE: "amplitude (not calibrated)",
+    Quantity.DIGITAL_NUMBER: "digital number (display values)",
+    Quantity.INCIDENCE_ANGLE: "incidence angle",
+    Quantity.OPTICAL: "optical reflectance or display value",
+    Quantity.UNKNOWN: "unknown",
+}
+
+# Values outside these limits belie the unit a band declares (soft limits: they raise warnings, not errors).
+PLAUSIBLE = {
+    ("sigma0", "db"): (-60.0, 30.0),
+    ("gamma0", "db"): (-60.0, 30.0),
+    ("beta0", "db"): (-60.0, 40.0),
+    ("incidence_angle", "deg"): (0.0, 90.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A quantity and its scale; refuses pairs that do not exist (an angle in dB)."""
+
+    quantity: Quantity
+    """What the number stands for."""
+    scale: Scale
+    """How it is written down: linear, dB or degrees."""
+
+    def __post_init__(self) -> None:
+        allowed: tuple[Scale, ...] = (Scale.LINEAR,)
+        if self.quantity in POWERS:
+            allowed = (Scale.LINEAR, Scale.DB)
+        if self.quantity is Quantity.INCIDENCE_ANGLE:
+            allowed = (Scale.DEGREES,)
+        if self.scale not in allowed:
+            raise UnitError(
+                f"{self.quantity} cannot have the scale {self.scale!s}. Must be one of: {', '.join(allowed)}."
+            )
+
+    def __str__(self) -> str:
+        return self.quantity.value if self.scale is Scale.LINEAR else f"{self.quantity}_{self.scale}"
+
+
+UNKNOWN = Unit(Quantity.UNKNOWN, Scale.LINEAR)
+UNIT_NAMES = tuple(
+    [str(Unit(q, Scale.LINEAR)) for q in Quantity if q is not Quantity.INCIDENCE_ANGLE]
+    + [str(Unit(q, Scale.DB)) for q in POWERS]
+    + ["incidence_angle_deg"]
+)
+
+
+def parse_unit(text: str) -> Unit:
+    """Return the unit named `text`: ``sigma0_db``, ``sigma0``, ``incidence_angle_deg``, ``optical`` ...
+
+    Raises `UnitError` for a name that is not in `UNIT_NAMES`.
+    """
+    name = text.strip().lower()
+    if name not in UNIT_NAMES:
+        raise UnitError(one_of("unit", text, UNIT_NAMES))
+    if name == "incidence_angle_deg":
+        return Unit(Quantity.INCIDENCE_ANGLE, Scale.DEGREES)
+    if name.endswith("_db"):
+        return Unit(Quantity(name.removesuffix("_db")), Scale.DB)
+    return Unit(Quantity(name), Scale.LINEAR)
+
+
+def can_convert(source: Unit, target: Unit) -> bool:
+    """Say whether `convert` knows a way from one unit to the other."""
+    if Quantity.UNKNOWN in (source.quantity, target.quantity):
+        return False
+    if source == target:
+        return True
+    if source.quantity == target.quantity and source.quantity in POWERS:
+        return True
+    return source.quantity is Quantity.AMPLITUDE and target.quantity is Quantity.INTENSITY
+
+
+def convert(values: NDArray[np.floating], source: Unit, target: Unit) -> NDArray[np.float32]:
+    """Convert `values` (any shape) from one unit to another; what has no image becomes NaN, never infinite.
+
+    Known ways: linear <-> dB of the same power (10 log10), amplitude -> intensity (its square). The decibel of
+    zero or of a negative power does not exist and is NaN. Raises `UnitError`, naming both sides, for any
+    other pair: sigma0 and gamma0, for example, differ by the cosine of the incidence angle, which one
+    number does not know.
+    """
+    if not can_convert(source, target):
+        hint = (
+            " Say what the band is: in the file's band description, or in the catalog's `bands` column."
+            if Quantity.UNKNOWN in (source.quantity, target.quantity)
+            else " Known: linear <-> dB of one quantity, amplitude -> intensity."
+        )
+        raise UnitError(f"cannot turn {source} into {target}.{hint}")
+    out = np.asarray(values, dtype=np.float32)
+    if source == target:
+        return out
+    if source.quantity is Quantity.AMPLITUDE:
+        out = np.where(out >= 0, out * out, np.float32(np.nan))
+        source = Unit(Quantity.INTENSITY, Scale.LINEAR)
+    if source.scale is target.scale:
+        return out
+    if target.scale is Scale.DB:
+        positive = out > 0
+        return np.where(positive, 10.0 * np.log10(np.where(positive, out, 1.0)), np.float32(np.nan)).astype(
+            np.float32
+        )
+    power: NDArray[np.float32] = np.power(np.float32(10.0), out / np.float32(10.0)).astype(np.float32)
+    return power
+
+
+def implausible(values: NDArray[np.floating], unit: Unit) -> str | None:
+    """Return a sentence if `values` belie their declared `unit`, else None; NaN are left out.
+
+    Decibels that are all positive, angles of 300, or linear powers below zero are what a wrong declaration
+    looks like.
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return None
+    low, high = (float(v) for v in np.quantile(finite, [0.01, 0.99]))
+    if unit.scale is Scale.DB and low > 0:
+        return f"declared {unit}, but 99 % of the values are positive (from {low:.3g}): linear power, perhaps"
+    limits = PLAUSIBLE.get((unit.quantity.value, unit.scale.value))
+    if limits and (low < limits[0] or high > limits[1]):
+        return (
+            f"declared {unit}, but values run from {low:.4g} to {high:.4g}; "
+            f"expected {limits[0]:g} to {limits[1]:g}"
+        )
+    if unit.scale is Scale.LINEAR and unit.quantity in POWERS and low < 0:
+        return f"declared linear {unit}, but values fall to {low:.4g}: decibels, perhaps"
+    return None

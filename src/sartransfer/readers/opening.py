@@ -1,0 +1,200 @@
+"""Which reader opens which file; a catalog's entry as one scene; its label on the same grid."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
+from sartransfer.errors import InputError, nearest, one_of
+from sartransfer.readers.array import open_array, read_key
+from sartransfer.readers.geotiff import open_geotiff_scene
+from sartransfer.readers.image import open_image, read_image_values
+from sartransfer.scene import Band, GeoReference, Scene, Source, Window
+
+Reader = Callable[[Path, tuple[Band, ...]], Scene]
+
+READERS: dict[str, Reader] = {
+    "geotiff": open_geotiff_scene,
+    "image": open_image,
+    "array": open_array,
+}
+
+ENDINGS = {
+    ".tif": "geotiff",
+    ".tiff": "geotiff",
+    ".png": "image",
+    ".jpg": "image",
+    ".jpeg": "image",
+    ".npz": "array",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StackedSource:
+    """The bands of several files on one grid, as one source."""
+
+    sources: tuple[Source, ...]
+    counts: tuple[int, ...]
+    """Bands of each source."""
+
+    def read(self, indices: Sequence[int], window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read each file once, only if one of its bands is asked for, and keep the asked order."""
+        firsts = np.cumsum((0, *self.counts))
+        values: dict[int, NDArray[np.generic]] = {}
+        valid: dict[int, NDArray[np.bool_]] = {}
+        for source, first, count in zip(self.sources, firsts, self.counts, strict=False):
+            mine = [i for i in indices if first <= i < first + count]
+            if mine:
+                data, good = source.read([int(i - first) for i in mine], window)
+                values.update(zip(mine, data, strict=True))
+                valid.update(zip(mine, good, strict=True))
+        return np.stack([values[i] for i in indices]), np.stack([valid[i] for i in indices])
+
+
+def open_scene(path: str | Path, reader: str | None = None, bands: Sequence[Band] | None = None) -> Scene:
+    """Open a file as a scene; pixels are read later, by window.
+
+    Args:
+        path: a file (or the folder of a product, for readers that take one).
+        reader: a key of `READERS`; None: by the ending (`ENDINGS`). TIFF goes to ``geotiff``, which needs
+            rasterio; ``reader="image"`` opens a plain TIFF without it, and then nodata is not known.
+        bands: what its bands are, in file order; None: as the file says.
+
+    Raises `InputError` for a missing file, an unknown ending or reader, or a damaged file.
+    """
+    path = Path(path)
+    if reader is None:
+        reader = ENDINGS.get(path.suffix.lower())
+        if reader is None:
+            raise InputError(
+                f"{path}: no reader is known for {path.suffix!r}. Must be one of: {', '.join(ENDINGS)}"
+                f"; or name one of the readers: {', '.join(READERS)}.{nearest(path.suffix, ENDINGS)}"
+            )
+    if reader not in READERS:
+        raise InputError(f"{path}: {one_of('reader', reader, READERS)}")
+    if not path.exists():
+        raise InputError(
+            f"{path} is not there. Check the path; a catalog's paths are relative to the catalog."
+        )
+    return READERS[reader](path, tuple(bands or ()))
+
+
+def open_entry(entry: Entry) -> Scene:
+    """Open all files of a catalog entry as one scene: their bands stacked on one grid, in catalog order.
+
+    Time and platform are the entry's, and the georeference is that of the first file that has one. Raises
+    `InputError` if sizes or georeferences do not agree, or two bands have one name.
+    """
+    scenes = [open_scene(a.path, a.reader, a.bands) for a in entry.assets]
+    first = scenes[0]
+    for asset, scene in zip(entry.assets, scenes, strict=True):
+        if (scene.height, scene.width) != (first.height, first.width):
+            raise InputError(
+                f"entry {entry.id!r}: {entry.assets[0].path} has {first.height} x {first.width} pixels, "
+                f"{asset.path} has {scene.height} x {scene.width}. Bring them onto one grid first."
+            )
+    placed = [s for s in scenes if s.georeference != GeoReference()]
+    georeference = placed[0].georeference if placed else GeoReference()
+    for scene in placed[1:]:
+        _check_place(entry, "images", placed[0], scene.georeference)
+    names = [b.name for s in scenes for b in s.bands]
+    if len(set(names)) != len(names):
+        raise InputError(
+            f"entry {entry.id!r}: two bands have one name ({', '.join(names)}). Name them in `bands`: "
+            "before=digital_number|after=digital_number."
+        )
+    return Scene(
+        id=entry.id,
+        bands=tuple(b for s in scenes for b in s.bands),
+        height=first.height,
+        width=first.width,
+        source=StackedSource(tuple(s.source for s in scenes), tuple(len(s.bands) for s in scenes))
+        if len(scenes) > 1
+        else first.source,
+        georeference=georeference,
+        time=entry.time or first.time,
+        platform=entry.platform or first.platform,
+    )
+
+
+def read_label(entry: Entry, catalog: Catalog, window: Window | None = None) -> NDArray[np.uint8]:
+    """Read the label of an entry as class indices (H, W) uint8, `IGNORE_INDEX` where there is none.
+
+    Raster values become classes by ``catalog.label_values``; where that is empty, they must be class indices
+    or `IGNORE_INDEX` already. Nodata of a GeoTIFF is ignored unless it is listed. Raises `InputError` for a
+    value that is not listed, a raster of another size or place than the scene, or a missing label.
+    """
+    if entry.label is None:
+        raise InputError(f"entry {entry.id!r} has no label raster. Name one in the catalog's column `label`.")
+    scene = open_entry(entry)
+    values, valid, place = _label_values(entry.label)
+    if values.shape != (scene.height, scene.width):
+        raise InputError(
+            f"entry {entry.id!r}: the label {entry.label} has {values.shape[0]} x {values.shape[1]} pixels, "
+            f"the scene has {scene.height} x {scene.width}. Bring them onto one grid first."
+        )
+    _check_place(entry, "scene and label", scene, place)
+    if window is not None:
+        if not window.is_inside(scene.height, scene.width):
+            raise InputError(f"{window} leaves scene {entry.id!r} of {scene.height} x {scene.width} pixels.")
+        rows, cols = window.slices
+        values, valid = values[rows, cols], valid[rows, cols]
+    table = catalog.label_values or {i: i for i in (*range(len(catalog.classes)), IGNORE_INDEX)}
+    return _classes(values, valid, table, entry.label)
+
+
+def _classes(
+    values: NDArray[np.generic], valid: NDArray[np.bool_], table: dict[int, int], path: Path
+) -> NDArray[np.uint8]:
+    found, inverse = np.unique(values, return_inverse=True)
+    used = np.bincount(inverse.ravel()[valid.ravel()], minlength=len(found)) > 0
+    classes = np.full(len(found), IGNORE_INDEX, dtype=np.uint8)
+    for i, value in enumerate(found):
+        number = float(value)
+        if np.isfinite(number) and number in table:
+            classes[i] = table[int(number)]
+        elif used[i]:
+            raise InputError(
+                f"{path}: label value {value} is not listed. "
+                f"Listed: {', '.join(str(v) for v in sorted(table))}. "
+                f"Say what it means in `label_values` ({IGNORE_INDEX} to ignore it)."
+            )
+    return classes[inverse].reshape(values.shape)
+
+
+def _label_values(path: Path) -> tuple[NDArray[np.generic], NDArray[np.bool_], GeoReference]:
+    """Return a label raster's raw values (H, W), where they are valid, and where it is on Earth."""
+    kind = ENDINGS.get(path.suffix.lower())
+    if kind == "array":
+        scene = open_array(path)
+        values = read_key(path, "label")
+        return values, np.ones(values.shape, dtype=bool), scene.georeference
+    if kind == "geotiff":
+        scene = open_scene(path, kind)
+        if len(scene.bands) != 1:
+            raise InputError(f"{path}: a label raster must have one band; this one has {len(scene.bands)}.")
+        data, valid = scene.source.read([0], scene.window)
+        return data[0], valid[0], scene.georeference
+    if kind is None:
+        raise InputError(f"{path}: no label can be read from {path.suffix!r}: {', '.join(ENDINGS)} can.")
+    values = read_image_values(path)
+    return values, np.ones(values.shape, dtype=bool), GeoReference()
+
+
+def _check_place(entry: Entry, what: str, scene: Scene, other: GeoReference) -> None:
+    """Refuse rasters of one size that lie elsewhere: a corner more than half a pixel away, in one CRS."""
+    one = scene.georeference.transform
+    if one is None or other.transform is None:
+        return
+    a, b = (np.array(t).reshape(2, 3) for t in (one, other.transform))
+    corners = np.array(
+        [[0, 0, 1], [scene.width, 0, 1], [0, scene.height, 1], [scene.width, scene.height, 1]]
+    ).T
+    if np.abs((a - b) @ corners).max() > 0.5 * np.abs(a[:, :2]).max():
+        raise InputError(
+            f"entry {entry.id!r}: {what} do not lie on one grid: transforms {one} and {other.transform}. "
+            "Warp one onto the other first."
+        )

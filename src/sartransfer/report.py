@@ -1,0 +1,417 @@
+"""One self-contained page for a comparison: the answer first, then everything it stands on.
+
+`write_report` reads a comparison's folder and writes `report.html`, which opens offline; all that comes from
+outside is escaped by the template. `write_figures` writes the plots alone.
+"""
+
+import base64
+import json
+import math
+import os
+import statistics
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sartransfer.errors import InputError, OutputError
+
+Results = dict[str, Any]
+View = dict[str, Any]
+
+RESULT_KEYS = (
+    *(
+        "sartransfer",
+        "name",
+        "task",
+        "simulated",
+        "created",
+        "classes",
+        "primary",
+        "baseline",
+        "initializations",
+    ),
+    *("fractions", "seeds", "verdict", "test_sets", "table", "contrasts", "runs", "confusion"),
+    *("initialization_reports", "recipe", "recipe_hash", "environment", "data", "looks", "warnings"),
+)
+PANEL_KEYS = ("image", "band_names", "label", "scene", "rank", "initializations", "predictions", "scores")
+RANKS = ("best", "median", "worst")
+ORIGINS = ("loaded", "adapted", "random", "frozen")
+SIGNS = {
+    "better": "▲",
+    "worse": "▼",
+    "no difference found": "=",
+    "too few runs to tell": "?",
+    "not estimable": "–",
+}
+MINUS = "\N{MINUS SIGN}"
+PIXELS_PER_INCH = 102
+ROWS_AT_ONCE = 8
+"""So many differences are in view beside the verdict; the others are folded."""
+
+
+def write_report(folder: Path, *, out: Path | None = None) -> Path:
+    """Write the report of the comparison in `folder` and return its path (default `folder`/report.html).
+
+    Reads results.json and panels/*.npz. The file needs nothing else: no network, no script, no other file.
+    Raises InputError for results that are missing, damaged or incomplete, OutputError where it cannot write.
+    """
+    import jinja2
+
+    results = read_results(folder)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sartransfer"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number_words, "estimate": estimate_words, "duration": duration_words}
+    try:
+        html = environment.get_template("report.html").render(_view(results, folder / "panels"))
+    except (KeyError, jinja2.UndefinedError) as error:
+        raise InputError(
+            f"{folder / 'results.json'} lacks something the report needs: {error}. Run the comparison again:"
+            " finished runs are kept."
+        ) from error
+    return _write(out or folder / "report.html", html.encode())
+
+
+def write_figures(folder: Path, out: Path) -> list[Path]:
+    """Write the plots of the comparison in `folder` as PNG files into the folder `out`; return them.
+
+    They are drawn from results.json alone, at the largest share of the labels: scores, differences, curves
+    and confusion, and label-efficiency where there are several shares. No image of a scene is shown. Plots
+    of which the results hold nothing are left out. Raises as `write_report` does.
+    """
+    from sartransfer import figures
+
+    results = read_results(folder)
+    largest = max(results["fractions"])
+    drawn = {
+        "scores": figures.draw_scores(results, largest),
+        "differences": figures.draw_differences(results, largest),
+        "curves": figures.draw_curves(results, largest),
+        "confusion": figures.draw_confusion(results, largest),
+        "label-efficiency": figures.draw_label_efficiency(results),
+    }
+    return [
+        _write(out / f"{name}.png", figures.render(figure, "png")) for name, figure in drawn.items() if figure
+    ]
+
+
+def read_results(folder: Path) -> Results:
+    """Return `folder`/results.json, checked for its keys; numbers that are not finite become None."""
+    path = folder / "results.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path} is missing. Give the folder that `sartransfer compare` wrote (its option -o)."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}. Run the comparison again.") from error
+    if not isinstance(results, dict) or (lacking := [k for k in RESULT_KEYS if k not in results]):
+        wanted = ", ".join(lacking) if isinstance(results, dict) else "an object of results"
+        raise InputError(f"{path} lacks {wanted}. Run the comparison again: finished runs are kept.")
+    if not results["fractions"]:
+        raise InputError(f"{path} names no share of the labels (fractions=[]). Run the comparison again.")
+    checked: Results = _finite(results)
+    return checked
+
+
+def number_words(value: float | None, *, decimals: int = 3, sign: bool = False) -> str:
+    """Write a score without its leading zero, such as ``.712``, and None as ``undefined``."""
+    if value is None:
+        return "undefined"
+    text = f"{abs(value):.{decimals}f}"
+    zero = float(text) == 0
+    text = text[1:] if text.startswith("0.") else text
+    return ("" if zero else MINUS if value < 0 else "+" if sign else "") + text
+
+
+def estimate_words(row: Mapping[str, Any], *, sign: bool = False) -> str:
+    """Write ``.712 [.690, .734]``, with two decimals where the interval is wider than 0.1."""
+    mean, low, high = (row[key] for key in ("mean", "low", "high"))
+    if mean is None:
+        return "undefined"
+    if low is None or high is None:
+        return f"{number_words(mean, sign=sign)} (no interval)"
+    decimals = 2 if high - low > 0.1 else 3
+    first, second, third = (number_words(v, decimals=decimals, sign=sign) for v in (mean, low, high))
+    return f"{first} [{second}, {third}]"
+
+
+def duration_words(seconds: float | None) -> str:
+    """Write a time such as ``2 h 05 min``, ``7 min`` or ``42 s``."""
+    if seconds is None:
+        return "–"
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _view(results: Results, panels: Path) -> View:
+    """Return everything the template shows, worked out and in order."""
+    from sartransfer import figures, pictures
+
+    largest = max(results["fractions"])
+    colours = figures.initialization_colours(results)
+    fractions = sorted(results["fractions"], reverse=True)
+    failed = [r for r in results["runs"] if r["status"] != "finished"]
+    seconds = [r["seconds"] for r in results["runs"] if r["seconds"] is not None]
+    at_once, folded = _differences(results, largest)
+    return {
+        "r": results,
+        "metric": figures.metric_words(results["primary"]["metric"], results["primary"]["class"]),
+        "headline": (results["verdict"] or ["The results hold no verdict."])[0],
+        "sentences": results["verdict"][1:],
+        "colours": colours,
+        "signs": SIGNS,
+        "several": len(fractions) > 1,
+        "statements": at_once,
+        "more_statements": folded,
+        "plots": [_plots(results, fraction) for fraction in fractions],
+        "efficiency": _image(
+            figures.draw_label_efficiency(results),
+            "The primary score against the share of the training labels.",
+        ),
+        "tables": _tables(results),
+        "epochs": _epochs(results),
+        "panels": _panels(results, panels),
+        "legend": list(zip(results["classes"], pictures.class_colours(len(results["classes"])), strict=True)),
+        "error_colour": pictures.ERROR_COLOUR,
+        "ignored_colours": pictures.IGNORED_COLOURS,
+        "initializations": [
+            {
+                "name": name,
+                "colour": colours[name],
+                "report": _loading(results["initialization_reports"].get(name)),
+            }
+            for name in results["initializations"]
+        ],
+        "origins": ORIGINS,
+        "finished": len(results["runs"]) - len(failed),
+        "failed": failed,
+        "seconds": sum(seconds) if seconds else None,
+    }
+
+
+def _differences(results: Results, fraction: float) -> tuple[list[View], list[View]]:
+    """Return the differences to show beside the verdict, and the others (other pairs, metrics, shares)."""
+    from sartransfer import figures
+
+    first: list[View] = []
+    others: list[View] = []
+    for c in results["contrasts"]:
+        words = {s["scope"]: s for s in c["statements"]}
+        row = c | {
+            "metric_words": figures.metric_words(c["metric"], c["class"]),
+            "fraction_words": figures.fraction_words(c["fraction"]),
+            "here": words.get("on this test set"),
+            "new": words.get("on new events"),
+            "primary": figures.is_primary(c, results),
+        }
+        main = row["primary"] and c["fraction"] == fraction and results["baseline"] in (c["a"], c["b"])
+        (first if main else others).append(row)
+    if len(first) > ROWS_AT_ONCE:
+        kept = figures.ordered_test_sets(first, results)[0]
+        others = [row for row in first if row["test_set"] != kept] + others
+        first = [row for row in first if row["test_set"] == kept]
+    return first, others
+
+
+def _plots(results: Results, fraction: float) -> View:
+    """Return the plots of one share of the labels, None where there is nothing to plot."""
+    from sartransfer import figures
+
+    metric = figures.metric_words(results["primary"]["metric"], results["primary"]["class"])
+    confusion = [c for c in results["confusion"] if c["fraction"] == fraction]
+    return {
+        "fraction": figures.fraction_words(fraction),
+        "differences": _image(
+            figures.draw_differences(results, fraction),
+            f"Differences in {metric} with 95 % intervals per test set and a dot per seed; the numbers are"
+            " in the tables of differences.",
+        ),
+        "scores": _image(
+            figures.draw_scores(results, fraction),
+            f"{metric} of every seed with mean and 95 % interval, by initialization and test set; the numbers"
+            " are in the table of scores.",
+        ),
+        "curves": _image(
+            figures.draw_curves(results, fraction),
+            f"Validation loss and validation {metric} by epoch, one line per seed; the marks are the best"
+            " epochs, listed in the table of epochs.",
+        ),
+        "confusion": [
+            {
+                "test_set": name,
+                "image": _image(
+                    figures.draw_confusion(results, fraction, name),
+                    f"Confusion matrices on {name}, one per initialization, each row adding up to 100 %.",
+                ),
+            }
+            for name in figures.ordered_test_sets(confusion, results)
+        ],
+    }
+
+
+def _tables(results: Results) -> list[View]:
+    """Return one table (initialization by test set) per metric and share of the labels, the primary first."""
+    from sartransfer import figures
+
+    tables: dict[tuple[str, str, float], View] = {}
+    for row in results["table"]:
+        key = row["metric"], row["class"], row["fraction"]
+        table = tables.setdefault(
+            key,
+            {
+                "metric": figures.metric_words(row["metric"], row["class"]),
+                "primary": figures.is_primary(row, results),
+                "fraction": figures.fraction_words(row["fraction"]),
+                "size": row["fraction"],
+                "cells": {},
+            },
+        )
+        missing = sum(v is None for v in row["values"])
+        cell = row | {"undefined": missing if row["mean"] is not None else 0}
+        table["cells"][row["initialization"], row["test_set"]] = cell
+    for table in tables.values():
+        sets = {test_set for _, test_set in table["cells"]}
+        table["test_sets"] = figures.ordered_test_sets([{"test_set": s} for s in sets], results)
+    return sorted(tables.values(), key=lambda t: (not t["primary"], -t["size"]))
+
+
+def _epochs(results: Results) -> list[View]:
+    """Return one row per initialization and share: its seeds' best and last epochs and time."""
+    from sartransfer import figures
+
+    rows = []
+    for fraction in sorted(results["fractions"], reverse=True):
+        for name in results["initializations"]:
+            runs = [r for r in results["runs"] if (r["initialization"], r["fraction"]) == (name, fraction)]
+            done = [r for r in runs if r["status"] == "finished"]
+            if runs:
+                row = {"name": name, "fraction": figures.fraction_words(fraction)}
+                row["seeds"] = {r["seed"]: r for r in runs}
+                for key in ("epochs", "best_epoch", "seconds"):
+                    values = [r[key] for r in done if r[key] is not None]
+                    row[key] = statistics.median(values) if values else None
+                rows.append(row)
+    return rows
+
+
+def _loading(report: Mapping[str, Any] | None) -> View | None:
+    """Return an initialization report with its shares; earlier stages of a chain are in it, the same way."""
+    if report is None:
+        return None
+    numbers = report["parameters"]
+    total = numbers["total"]
+    shares = {origin: numbers[origin] / total if total else 0.0 for origin in ORIGINS}
+    # A frozen parameter was loaded too where the three origins already add up: then it is a bar of its own.
+    apart = sum(numbers[origin] for origin in ORIGINS) > total
+    return {
+        **report,
+        "shares": shares,
+        "bar": [o for o in ORIGINS if shares[o] > 0 and not (apart and o == "frozen")],
+        "frozen_apart": apart and numbers["frozen"] > 0,
+        "names": [(o, report[o]) for o in (*ORIGINS, "ignored")],
+        "links": [_loading(link) for link in report.get("links", [])],
+    }
+
+
+def _panels(results: Results, folder: Path) -> list[View]:
+    """Return the panels by test set, best to worst, as pictures or (task classify) as chips with words."""
+    from sartransfer import figures
+
+    found = [_panel(path, results) for path in sorted(folder.glob("*.npz"))]
+    names = figures.ordered_test_sets(found, results)
+    place = {rank: i for i, rank in enumerate(RANKS)}
+    found.sort(key=lambda p: (names.index(p["test_set"]), place.get(p["rank"], len(place))))
+    return found
+
+
+def _panel(path: Path, results: Results) -> View:
+    import numpy as np
+
+    from sartransfer import pictures
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            data = {key: archive[key] for key in PANEL_KEYS}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is not a panel: {error}. Delete it and run the comparison again."
+        ) from error
+    image, label = data["image"], data["label"]
+    classes = results["classes"]
+    bands = pictures.shown_bands([str(n) for n in data["band_names"]])
+    shades = pictures.class_colours(len(classes))
+    step = pictures.picture_step(*image.shape[-2:])
+    starts = []
+    for name, prediction, score in zip(
+        data["initializations"], data["predictions"], data["scores"], strict=True
+    ):
+        start: View = {"name": str(name), "score": float(score) if math.isfinite(score) else None}
+        if label.ndim:
+            start["prediction"] = _uri(pictures.make_class_picture(prediction, shades), "image/png")
+            errors = pictures.make_error_picture(image, bands, label, prediction, len(classes))
+            start["errors"] = _uri(errors, "image/png")
+        else:
+            start["predicted"] = _class_words(int(prediction), classes)
+            start["right"] = int(prediction) == int(label)
+        starts.append(start)
+    return {
+        "test_set": path.stem.rsplit("-", 1)[0],
+        "rank": str(data["rank"]),
+        "scene": str(data["scene"]),
+        "bands": ", ".join(str(data["band_names"][b]) for b in bands),
+        "image": _uri(pictures.make_scene_picture(image, bands), "image/png"),
+        "label": _uri(pictures.make_class_picture(label, shades), "image/png") if label.ndim else None,
+        "category": None if label.ndim else _class_words(int(label), classes),
+        "size": f"{image.shape[-1]} × {image.shape[-2]} pixels"
+        + (f", 1 in {step} shown along each side" if step > 1 else ""),
+        "starts": starts,
+    }
+
+
+def _class_words(index: int, classes: Sequence[str]) -> str:
+    return classes[index] if 0 <= index < len(classes) else "ignored"
+
+
+def _image(figure: Any, alt: str) -> View | None:
+    """Return a plot as a data URI with its width on the page and its words, or None for no plot."""
+    from sartransfer import figures
+
+    if figure is None:
+        return None
+    width = round(figure.get_figwidth() * PIXELS_PER_INCH)
+    return {"uri": _uri(figures.render(figure, "svg"), "image/svg+xml"), "width": width, "alt": alt}
+
+
+def _uri(content: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def _finite(value: Any) -> Any:
+    """Replace numbers that are not finite (Python writes NaN into JSON) by None, everywhere below `value`."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, content: bytes) -> Path:
+    """Write under a temporary name, then rename: a reader sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written: {error}.") from error
+    return path

@@ -1,0 +1,188 @@
+"""A run's folder: what was asked for, where it was done, how far it got, and what came of it."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from sartransfer.catalog import Catalog
+from sartransfer.errors import InputError, OutputError
+
+Status = Literal["missing", "unfinished", "finished", "failed"]
+PACKAGES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "numpy", "rasterio")
+WHOLE_FILE = 64 << 20  # larger files are known by their size, first and last megabyte
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One training with one seed, on disk."""
+
+    path: Path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What ``run.json`` says; empty where there is none."""
+        file = self.path / "run.json"
+        return read_json(file) if file.is_file() else {}
+
+    def status(self, identity: str) -> Status:
+        """Say how far the run with this identity got here; a run of another identity counts as missing."""
+        record = self.record
+        if record.get("identity") != identity:
+            return "missing"
+        found: Status = record["status"]
+        return found
+
+    def start(self, identity: str, recipe_yaml: str, facts: dict[str, Any]) -> None:
+        """Open the folder for a run: an unfinished run of the same identity is kept, to be resumed.
+
+        What lies there from a run of another identity is moved aside (``seed0.old-1``), never deleted.
+        """
+        if self.record and self.record.get("identity") != identity:
+            number = 1
+            while (old := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
+                number += 1
+            self.path.rename(old)
+        self.path.mkdir(parents=True, exist_ok=True)
+        record = {"identity": identity, "status": "unfinished", "started": now(), **facts}
+        if self.record.get("started"):
+            record["started"] = self.record["started"]
+        write_json(self.path / "run.json", record)
+        write_text(self.path / "recipe.yaml", recipe_yaml)
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """Mark the run as finished; the resume state is no longer needed and goes."""
+        write_json(
+            self.path / "run.json",
+            {**self.record, **facts, "status": "finished", "finished": now(), "error": None},
+        )
+        (self.path / "resume.pt").unlink(missing_ok=True)
+
+    def fail(self, error: str) -> None:
+        """Mark the run as failed, with the reason; it is tried again when the comparison is started again."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(
+            self.path / "run.json", {**self.record, "status": "failed", "finished": now(), "error": error}
+        )
+
+
+def fingerprint(catalog: Catalog) -> str:
+    """Return a hash of a catalog and of the content of every file it names; places do not enter."""
+    total = hashlib.sha256()
+    for entry in catalog.entries:
+        total.update(repr((entry.id, entry.category, entry.split, entry.group)).encode())
+        for asset in entry.assets:
+            total.update(repr(asset.bands).encode())
+            total.update(_content(asset.path))
+        if entry.label is not None:
+            total.update(_content(entry.label))
+    total.update(repr((catalog.classes, sorted(catalog.label_values.items()))).encode())
+    return total.hexdigest()[:16]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        digest = hashlib.sha256(str(size).encode())
+        with path.open("rb") as file:
+            if size <= WHOLE_FILE:
+                digest.update(file.read())
+            else:
+                digest.update(file.read(1 << 20))
+                file.seek(-(1 << 20), os.SEEK_END)
+                digest.update(file.read())
+    except FileNotFoundError:
+        raise InputError(f"the catalog names {path}, which does not exist.") from None
+    return digest.digest()
+
+
+def environment(device: str, precision: str) -> dict[str, Any]:
+    """Return what a number depends on: versions, hardware, and the commit of this code."""
+    import torch
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    commit, dirty = commit_of(Path(__file__).parent)
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(memory / 2**30, 1),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "precision": precision,
+        "packages": versions,
+        "commit": commit,
+        "dirty": dirty,
+    }
+
+
+def commit_of(folder: Path) -> tuple[str | None, bool | None]:
+    """Return the git commit `folder` is at and whether its tracked files were changed since; None without git."""
+    if shutil.which("git") is None:
+        return None, None
+
+    def git(*words: str) -> str | None:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", str(folder)) is None:  # lies in somebody else's checkout
+        return None, None
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return commit, None if changed is None else bool(changed)
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises `InputError` for a file that is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete it and run again.") from None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON in one step; NaN is refused (what is undefined is null)."""
+    write_text(path, json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it, so that nobody ever sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}. Free some space, or choose another place."
+        ) from None

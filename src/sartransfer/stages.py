@@ -1,0 +1,271 @@
+"""Resolve an initialization: find or train each link of it, hand over its tensors, and train a run from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from sartransfer import __version__
+from sartransfer.data.resolve import TrainingData, open_catalog, open_training_data
+from sartransfer.errors import RecipeError, WeightsError
+from sartransfer.models import Network, build_model
+from sartransfer.models.checkpoint import read_checkpoint
+from sartransfer.models.initialize import InitializationReport, load_initialization
+from sartransfer.models.weights import Weights, library_weights, read_weights
+from sartransfer.recipe import (
+    DataRecipe,
+    FileStart,
+    Initialization,
+    LibraryStart,
+    ModelRecipe,
+    PrimaryRecipe,
+    RandomStart,
+    RunStart,
+    StageRecipe,
+    StagesStart,
+    TrainingRecipe,
+    digest,
+    without_places,
+)
+from sartransfer.runs import RunFolder, environment, fingerprint, read_json, write_json
+from sartransfer.train import Fitted, Task, choose_precision, fit
+
+Notify = Callable[[str, int, int, dict[str, Any]], None]
+"""Called after each epoch with what is trained, the epoch, the number of epochs and the row of the curves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training, whole: what, from where, with which seed."""
+
+    name: str
+    task: str
+    data: DataRecipe
+    model: ModelRecipe
+    start: Initialization
+    training: TrainingRecipe
+    primary: PrimaryRecipe
+    seed: int
+    fraction: float = 1.0
+
+    def identity(self, data_hash: str, stages_hash: str = "") -> str:
+        """Hash of all that the result depends on; where files lie does not enter, their content does.
+
+        Settings left at their defaults do not enter either, so that a new setting of a later version does not
+        make finished runs look like others.
+        """
+
+        def given(part: BaseModel, *without: str) -> dict[str, Any]:
+            return part.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=set(without))
+
+        asked = {
+            "task": self.task,
+            "data": given(self.data, "root", "catalog"),
+            "model": given(self.model),
+            "start": {**without_places(given(self.start)), "from": self.start.from_},
+            "training": given(self.training, "workers"),
+            "primary": given(self.primary),
+            "seed": self.seed,
+            "fraction": self.fraction,
+            "content": data_hash,
+            "stages": stages_hash,
+        }
+        return digest(asked)
+
+
+def train_job(
+    job: Job,
+    folder: RunFolder,
+    data: TrainingData,
+    *,
+    identity: str,
+    stages_folder: Path,
+    device: str,
+    recipe_yaml: str,
+    extra: dict[str, Any] | None = None,
+    notify: Notify | None = None,
+) -> InitializationReport:
+    """Train one job into `folder`: build, initialize, fit, and leave checkpoints, curves and reports there.
+
+    Args:
+        job: what to train. folder: where; an unfinished run of the same `identity` is resumed.
+        data: its scenes. stages_folder: where links of chains are kept and shared.
+        device: ``cpu`` or ``cuda``. recipe_yaml: the resolved recipe, kept beside the weights.
+        extra: more facts for ``run.json``. notify: called after each epoch.
+
+    Returns:
+        What the initialization found, adapted and left random.
+    """
+    precision = choose_precision(job.training.precision, device)
+    facts = {"environment": environment(device, precision), "seed": job.seed, **(extra or {})}
+    folder.start(identity, recipe_yaml, facts)
+    classes = data.catalog.classes
+    torch.manual_seed(job.seed)
+    model = build_model(job.model.name, len(data.contract.bands), len(classes), **job.model.options)
+    if model.task != job.task:
+        raise RecipeError(
+            f"model {job.model.name!r} is made to {model.task}, the recipe's task is {job.task!r}."
+        )
+    report = initialize(model, job.start, stages_folder, device=device, notify=notify)
+    write_json(folder.path / "initialization.json", report.to_json())
+    metadata = {
+        "sartransfer": __version__,
+        "model": {
+            "name": job.model.name,
+            "in_channels": len(data.contract.bands),
+            "num_classes": len(classes),
+            "options": job.model.options,
+        },
+        "task": job.task,
+        "classes": list(classes),
+        "contract": data.contract.to_json(),
+        "chip": job.data.chip,
+        "primary": job.primary.model_dump(mode="json", by_alias=True),
+        "initialization": report.to_json(),
+        "identity": identity,
+        "seed": job.seed,
+        "recipe": recipe_yaml,
+        "environment": facts["environment"],
+        "source": data.catalog.source,
+    }
+    task = Task(data.train, data.validation, job.training, job.primary, classes, job.data.patch)
+    done: Fitted = fit(
+        folder.path,
+        model,
+        task,
+        seed=job.seed,
+        device=device,
+        precision=precision,
+        metadata=metadata,
+        progress=None if notify is None else (lambda epoch, of, row: notify(job.name, epoch, of, row)),
+    )
+    seconds = sum(row["seconds"] or 0.0 for row in done.curves)
+    folder.finish({"epochs": done.epochs, "best_epoch": done.best_epoch, "seconds": round(seconds, 1)})
+    return report
+
+
+def initialize(
+    model: Network,
+    start: Initialization,
+    stages_folder: Path,
+    *,
+    device: str,
+    notify: Notify | None = None,
+) -> InitializationReport:
+    """Bring `model` to its start; chains are trained (or found) in `stages_folder` first.
+
+    `model` carries its random start already, from a seed that the caller has set. Raises `WeightsError` for
+    weights that do not fit or lack what is expected.
+    """
+    links: tuple[InitializationReport, ...] = ()
+    weights: Weights | None
+    match start:
+        case RandomStart():
+            weights = None
+        case LibraryStart():
+            weights = library_weights(start.from_, start.name, str(model.built["name"]))
+        case FileStart():
+            weights = read_weights(Path(start.path))
+        case RunStart():
+            weights = run_weights(Path(start.path), start.which)
+        case StagesStart():
+            # Training the stages draws chance; the run's own must not depend on whether they were found.
+            state = torch.get_rng_state()
+            folder, links = train_stages(start, stages_folder, device=device, notify=notify)
+            torch.set_rng_state(state)
+            weights = run_weights(folder.path, start.stages[-1].training.weights)
+            weights = replace(weights, source="stages: " + " -> ".join(s.name for s in start.stages))
+    report = load_initialization(
+        model,
+        weights,
+        source="random" if weights is None else weights.source,
+        first_layer=start.first_layer,
+        select=start.select,
+        allow_missing=start.allow_missing,
+        freeze=start.freeze,
+    )
+    return report.with_links(links) if links else report
+
+
+def train_stages(
+    start: StagesStart, stages_folder: Path, *, device: str, notify: Notify | None = None
+) -> tuple[RunFolder, tuple[InitializationReport, ...]]:
+    """Train each link of a chain from the one before, or find it trained; return the last and all reports.
+
+    A link is known by the content of its recipe, its data and the links before it, so any run that needs it
+    shares it.
+    """
+    reports: list[InitializationReport] = []
+    before: RunFolder | None = None
+    chain = ""
+    for number, stage in enumerate(start.stages):
+        catalog = open_catalog(stage.data)
+        job = stage_job(stage, start, before, number)
+        # Where the stage before lies is a path; what it is, is already in `chain`.
+        identity = replace(job, start=stage.start).identity(fingerprint(catalog), chain)
+        folder = RunFolder(stages_folder / f"{number + 1}-{stage.name}-{identity}")
+        if folder.status(identity) == "finished":
+            reports.append(InitializationReport.from_json(read_json(folder.path / "initialization.json")))
+        else:
+            data = open_training_data(catalog, stage.data)
+            reports.append(
+                train_job(
+                    job,
+                    folder,
+                    data,
+                    identity=identity,
+                    stages_folder=stages_folder,
+                    device=device,
+                    recipe_yaml=stage.model_dump_json(indent=1, by_alias=True),
+                    notify=notify,
+                )
+            )
+        before, chain = folder, identity
+    assert before is not None  # a chain has at least one stage: the recipe says so
+    return before, tuple(reports)
+
+
+def stage_job(stage: StageRecipe, chain: StagesStart, before: RunFolder | None, number: int) -> Job:
+    """Return the training that one link of a chain is."""
+    model = stage.model or chain.model
+    if model is None:
+        raise RecipeError(f"stage {stage.name!r} names no model, and neither does the initialization.")
+    start: Initialization = stage.start
+    if before is not None:
+        start = RunStart.model_validate(
+            {
+                "from": "run",
+                "path": str(before.path),
+                "which": chain.stages[number - 1].training.weights,
+                "first_layer": chain.first_layer,
+                "allow_missing": stage.start.allow_missing,
+            }
+        )
+    primary = PrimaryRecipe.model_validate({"metric": "iou_macro" if stage.task == "segment" else "accuracy"})
+    return Job(
+        f"stage {stage.name}", stage.task, stage.data, model, start, stage.training, primary, stage.seed
+    )
+
+
+def content_of(start: Initialization) -> str:
+    """Return a hash of the files behind an initialization: its weights, or the data of its stages; else empty."""
+    if isinstance(start, StagesStart):
+        return digest([fingerprint(open_catalog(stage.data, check=False)) for stage in start.stages])
+    if isinstance(start, FileStart):
+        path = Path(start.path)
+        if not path.is_file():
+            raise WeightsError(f"no weights at {path}. Give the path of a .safetensors or .pth file.")
+        return read_weights(path).sha256
+    if isinstance(start, RunStart):
+        return run_weights(Path(start.path), start.which).sha256
+    return ""
+
+
+def run_weights(path: Path, which: str) -> Weights:
+    """Return the tensors of an earlier run, with the channels they were made for."""
+    checkpoint = read_checkpoint(path, which=which)
+    weights = read_weights(checkpoint.path)
+    return replace(weights, source=f"run {path.name} ({which}, epoch {checkpoint.metadata.get('epoch')})")

@@ -1,0 +1,85 @@
+"""The unit contract against closed forms."""
+
+import numpy as np
+import pytest
+
+from sartransfer.errors import UnitError
+from sartransfer.radar.units import (
+    UNIT_NAMES,
+    UNKNOWN,
+    Quantity,
+    Scale,
+    Unit,
+    can_convert,
+    convert,
+    implausible,
+    parse_unit,
+)
+
+
+@pytest.mark.parametrize("name", UNIT_NAMES)
+def test_every_name_comes_back(name):
+    assert str(parse_unit(name)) == name
+
+
+@pytest.mark.parametrize("quantity", [Quantity.AMPLITUDE, Quantity.DIGITAL_NUMBER, Quantity.INCIDENCE_ANGLE])
+def test_only_powers_have_decibels(quantity):
+    with pytest.raises(UnitError, match="cannot have the scale db"):
+        Unit(quantity, Scale.DB)
+
+
+def test_a_near_miss_is_named():
+    with pytest.raises(UnitError, match="sigma0_db"):
+        parse_unit("sigma_db")
+
+
+def test_decibels_are_ten_logarithms():
+    power = np.array([0.001, 0.5, 1.0, 2.0, 100.0], dtype=np.float32)
+    expected = [-30.0, 10 * np.log10(0.5), 0.0, 10 * np.log10(2.0), 20.0]
+    db = convert(power, parse_unit("sigma0"), parse_unit("sigma0_db"))
+    np.testing.assert_allclose(db, expected, atol=1e-5)
+    np.testing.assert_allclose(convert(db, parse_unit("sigma0_db"), parse_unit("sigma0")), power, rtol=1e-5)
+
+
+def test_what_has_no_decibel_is_nan_and_never_infinite():
+    out = convert(np.array([0.0, -1.0, np.nan, 1.0]), parse_unit("gamma0"), parse_unit("gamma0_db"))
+    np.testing.assert_array_equal(np.isnan(out), [True, True, True, False])
+
+
+def test_amplitude_becomes_its_square():
+    amplitude = np.array([0.0, 2.0, 10.0, -1.0])
+    out = convert(amplitude, parse_unit("amplitude"), parse_unit("intensity"))
+    np.testing.assert_allclose(out, [0.0, 4.0, 100.0, np.nan])
+    db = convert(amplitude, parse_unit("amplitude"), parse_unit("intensity_db"))
+    np.testing.assert_allclose(db, [np.nan, 20 * np.log10(2.0), 20.0, np.nan], rtol=1e-6)
+    assert not can_convert(parse_unit("amplitude"), parse_unit("sigma0"))
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("sigma0", "gamma0"),
+        ("digital_number", "sigma0"),
+        ("intensity", "amplitude"),
+        ("optical", "sigma0_db"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_with_both_sides(source, target):
+    with pytest.raises(UnitError, match=f"cannot turn {source} into {target}"):
+        convert(np.ones(2), parse_unit(source), parse_unit(target))
+
+
+def test_unknown_converts_to_nothing_not_even_itself():
+    assert not can_convert(UNKNOWN, UNKNOWN)
+    with pytest.raises(UnitError, match="Say what the band is"):
+        convert(np.ones(2), UNKNOWN, parse_unit("sigma0"))
+
+
+def test_declarations_that_the_values_belie_are_found():
+    rng = np.random.default_rng(0)
+    power = rng.gamma(4.0, 0.05, 5000)
+    assert implausible(power, parse_unit("sigma0")) is None
+    assert "linear power" in (implausible(power, parse_unit("sigma0_db")) or "")
+    assert "decibels" in (implausible(10 * np.log10(power), parse_unit("sigma0")) or "")
+    assert implausible(10 * np.log10(power), parse_unit("sigma0_db")) is None
+    assert implausible(np.full(3, np.nan), parse_unit("sigma0_db")) is None
