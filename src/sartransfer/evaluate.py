@@ -1,7 +1,7 @@
 """Scores of a checkpoint on scenes: one integer confusion matrix a scene, or the logits of every patch."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
 from sartransfer.data.patches import category_index
-from sartransfer.errors import CatalogError, InputError
+from sartransfer.errors import CatalogError
 from sartransfer.metrics import confusion_matrix, top_k_accuracy
 from sartransfer.models.checkpoint import Checkpoint
-from sartransfer.predict import plan_windows, predict_logits
+from sartransfer.predict import predict_chip, predict_classes
 from sartransfer.readers import open_entry, read_label
 from sartransfer.runs import now, read_json, write_json
-from sartransfer.scene import Scene, Window
+from sartransfer.scene import Scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +109,6 @@ def evaluate_checkpoint(
     return TestScores(test_set, catalog.classes, tuple(found))
 
 
-def predict_classes(
-    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str
-) -> Iterable[tuple[Window, NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Yield the windows of a scene with their classes (h, w) uint8 and valid pixels (h, w)."""
-    for window, logits, valid in predict_windows(checkpoint, model, scene, device):
-        yield window, logits.argmax(0).numpy().astype(np.uint8), valid
-
-
-def predict_windows(
-    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str
-) -> Iterable[tuple[Window, torch.Tensor, NDArray[np.bool_]]]:
-    """Yield the windows of a scene with their logits (K, h, w) and valid pixels (h, w)."""
-    for seen, kept in plan_windows(scene.height, scene.width, int(checkpoint.model.stride)):
-        image, valid = checkpoint.contract.read(scene, seen)
-        logits = predict_logits(model, torch.from_numpy(image)[None], device=device)[0]
-        rows = slice(kept.row - seen.row, kept.row - seen.row + kept.height)
-        cols = slice(kept.col - seen.col, kept.col - seen.col + kept.width)
-        yield kept, logits[:, rows, cols], valid[rows, cols]
-
-
 def _score_scene(
     checkpoint: Checkpoint, model: torch.nn.Module, catalog: Catalog, entry: Entry, scene: Scene, device: str
 ) -> SceneScore:
@@ -151,22 +131,6 @@ def _score_chip(
     total = np.zeros((len(catalog.classes),) * 2, dtype=np.int64)
     total[label, int(logits.argmax())] = 1
     return SceneScore(entry.id, entry.group or entry.id, total, logits, label)
-
-
-def predict_chip(
-    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str
-) -> NDArray[np.float32]:
-    """Return the logits (K,) of one chip, cut from its centre as in training."""
-    window = scene.window
-    chip = checkpoint.metadata.get("chip")
-    if chip is not None:
-        if chip > min(scene.height, scene.width):
-            raise InputError(
-                f"{scene.id!r} of {scene.height} x {scene.width} px is smaller than the chip of {chip}."
-            )
-        window = Window((scene.height - chip) // 2, (scene.width - chip) // 2, chip, chip)
-    image, _ = checkpoint.contract.read(scene, window)
-    return predict_logits(model, torch.from_numpy(image)[None], device=device)[0].numpy()
 
 
 def write_scores(scores: TestScores, folder: Path) -> None:

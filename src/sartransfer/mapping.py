@@ -8,10 +8,9 @@ import torch
 
 from sartransfer import __version__
 from sartransfer.errors import InputError, OutputError
-from sartransfer.evaluate import predict_windows
 from sartransfer.geotiff import write_geotiff
 from sartransfer.models.checkpoint import Checkpoint, read_checkpoint
-from sartransfer.predict import HALO, ONE_PASS_PIXELS
+from sartransfer.predict import HALO, ONE_PASS_PIXELS, predict_windows
 from sartransfer.readers import open_scene
 from sartransfer.scene import Band, Scene
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from sartransfer.catalog import IGNORE_INDEX, Catalog
 from sartransfer.data.patches import category_index
-from sartransfer.evaluate import TestScores, predict_chip, predict_classes
+from sartransfer.evaluate import TestScores
 from sartransfer.models.checkpoint import Checkpoint, read_checkpoint
+from sartransfer.predict import predict_chip, predict_classes
 from sartransfer.readers import open_entry, read_label
 from sartransfer.recipe import Recipe
 from sartransfer.results import ScoredRun, value_of

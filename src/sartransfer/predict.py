@@ -1,13 +1,16 @@
 """Array in, array out: a network's answer for one image, in one pass or by overlapping windows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sartransfer.errors import InputError
-from sartransfer.scene import Window
+from sartransfer.models.checkpoint import Checkpoint
+from sartransfer.scene import Scene, Window
 
 ONE_PASS_PIXELS = 2048 * 2048  # up to this many pixels a scene goes through in one pass
 HALO = 256  # pixels around a window that are computed and thrown away
@@ -66,3 +69,39 @@ def plan_windows(height: int, width: int, stride: int) -> Iterator[tuple[Window,
             bottom = min(height, row + kept.height + halo)
             right = min(width, col + kept.width + halo)
             yield Window(top, left, bottom - top, right - left), kept
+
+
+def predict_classes(
+    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str
+) -> Iterable[tuple[Window, NDArray[np.uint8], NDArray[np.bool_]]]:
+    """Yield the windows of a scene with their classes (h, w) uint8 and valid pixels (h, w)."""
+    for window, logits, valid in predict_windows(checkpoint, model, scene, device):
+        yield window, logits.argmax(0).numpy().astype(np.uint8), valid
+
+
+def predict_windows(
+    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str
+) -> Iterable[tuple[Window, torch.Tensor, NDArray[np.bool_]]]:
+    """Yield the windows of a scene with their logits (K, h, w) and valid pixels (h, w)."""
+    for seen, kept in plan_windows(scene.height, scene.width, int(checkpoint.model.stride)):
+        image, valid = checkpoint.contract.read(scene, seen)
+        logits = predict_logits(model, torch.from_numpy(image)[None], device=device)[0]
+        rows = slice(kept.row - seen.row, kept.row - seen.row + kept.height)
+        cols = slice(kept.col - seen.col, kept.col - seen.col + kept.width)
+        yield kept, logits[:, rows, cols], valid[rows, cols]
+
+
+def predict_chip(
+    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str
+) -> NDArray[np.float32]:
+    """Return the logits (K,) of one chip, cut from its centre as in training."""
+    window = scene.window
+    chip = checkpoint.metadata.get("chip")
+    if chip is not None:
+        if chip > min(scene.height, scene.width):
+            raise InputError(
+                f"{scene.id!r} of {scene.height} x {scene.width} px is smaller than the chip of {chip}."
+            )
+        window = Window((scene.height - chip) // 2, (scene.width - chip) // 2, chip, chip)
+    image, _ = checkpoint.contract.read(scene, window)
+    return predict_logits(model, torch.from_numpy(image)[None], device=device)[0].numpy()

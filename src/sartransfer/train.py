@@ -1,6 +1,7 @@
 """Training of one run with Lightning: resumable by epoch, the best and the last weights kept."""
 
 import ctypes
+import logging
 import math
 import platform
 import time
@@ -126,6 +127,7 @@ def fit(
     resume = folder / "resume.pt"
     with warnings.catch_warnings():
         # Lightning advises more data workers and says that no logger is set; scenes are in memory already.
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")
         warnings.filterwarnings("ignore", category=DeprecationWarning)
