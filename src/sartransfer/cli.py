@@ -2,20 +2,29 @@
 
 import errno
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from sartransfer import __version__
 from sartransfer.errors import OutputError, SartransferError, one_of
+from sartransfer.terminal import (
+    Watcher,
+    err,
+    failure_words,
+    out,
+    score_table,
+    show_estimate,
+    show_path,
+    show_verdict,
+)
 
 if TYPE_CHECKING:
     from sartransfer.gather import Comparison
-    from sartransfer.plan import Plan
     from sartransfer.recipe import Recipe
 
 # Heavy packages are imported inside the commands, so that --help and a wrong path answer at once.
@@ -25,17 +34,26 @@ app = typer.Typer(
     help="Which pretrained start works best on your radar images, by how much, and is that certain?",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
 )
 catalog_app = typer.Typer(no_args_is_help=True, help="List, check and write catalogs of scenes.")
 app.add_typer(catalog_app, name="catalog")
-out = Console()
-err = Console(stderr=True)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe: a YAML file.", metavar="RECIPE")]
+CheckpointPath = Annotated[
+    Path,
+    typer.Argument(
+        help="A run's folder (out/runs/START/FRACTION/seedN) or a .safetensors file.", metavar="CHECKPOINT"
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a setting: --set training.epochs=3 (repeatable).")
+    list[str] | None,
+    typer.Option(
+        "--set", help="Change a setting: --set training.epochs=3 (repeatable; paths as in the recipe)."
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for runs and results.")]
@@ -44,18 +62,34 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for runs and resu
 def main() -> None:
     """Run the command line; a mistake of the user ends in one message and exit code 2."""
     try:
-        app()
+        app(prog_name="sartransfer")
     except SartransferError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        _fail(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if error.errno is None:
             raise
-        err.print(
-            f"[bold red]error:[/] {escape(str(error))}. Free some space, or choose another place.",
-            soft_wrap=True,
-        )
-        sys.exit(2)
+        place = f"{error.filename}: " if error.filename else ""
+        hint = " Free some space, or choose another place." if error.errno in FULL else ""
+        _fail(f"{place}{error.strerror}.{hint}")
+    except SystemExit as end:
+        if not _interrupted(end):
+            raise
+        resumes = any(word in sys.argv[1:2] for word in ("compare", "demo", "train"))
+        text = "finished runs and epochs are kept, and the same command goes on from there."
+        err.print(f"stopped: {text if resumes else 'nothing was written.'}", highlight=False, soft_wrap=True)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(2)
+
+
+def _interrupted(end: BaseException | None) -> bool:
+    """Say whether Ctrl-C is behind an exit: Typer and Lightning catch it and exit in their own ways."""
+    while end is not None and not isinstance(end, KeyboardInterrupt):
+        end = end.__cause__ or end.__context__
+    return end is not None
 
 
 @app.callback(invoke_without_command=True)
@@ -76,13 +110,14 @@ def demo(
     """Compare two starts on simulated scenes, write the report and map a scene: needs no data."""
     from sartransfer.demo import run_demo
 
-    with _Watcher() as watcher:
+    with Watcher() as watcher:
         result = run_demo(folder, seed=seed, device=device, watcher=watcher)
-    _say(result.comparison)
+    show_verdict(result.comparison)
     out.print("The images are simulated: optical and multilook SAR pictures of the same kind of landscape.")
-    _path("report", result.report)
-    _path("map", result.map.path)
-    _path("figure", result.figure)
+    show_path("report", result.report)
+    show_path("map", result.map.path)
+    show_path("figure", result.figure)
+    _end(result.comparison)
 
 
 @app.command()
@@ -95,22 +130,23 @@ def compare(
     overrides: Overrides = None,
 ) -> None:
     """Train every start with every seed, score them, and say which is better and whether that is certain."""
+    read = _recipe(recipe, overrides, folder)
     from sartransfer.comparison import compare as run
     from sartransfer.plan import plan_comparison
     from sartransfer.report import write_figures, write_report
 
-    read = _recipe(recipe, overrides)
     if dry_run:
-        _show_estimate(plan_comparison(read, folder), device)
+        show_estimate(plan_comparison(read, folder), device)
         return
-    with _Watcher() as watcher:
+    with Watcher() as watcher:
         result = run(read, folder, device=device, jobs=jobs, watcher=watcher)
-    _say(result)
-    write_figures(folder, folder / "figures")
-    _path("report", write_report(folder))
-    _path("results", folder / "results.csv")
-    if result.failed:
-        raise typer.Exit(1)
+    runs = result.results["runs"]
+    if len(result.failed) < len(runs):
+        show_verdict(result)
+        write_figures(folder, folder / "figures")
+        show_path("report", write_report(folder))
+        show_path("results", folder / "results.csv")
+    _end(result)
 
 
 @app.command()
@@ -118,27 +154,27 @@ def train(
     recipe: RecipePath,
     folder: Out = Path("out"),
     initialization: Annotated[
-        str | None, typer.Option("--start", help="Which initialization; default: the last.")
+        str | None, typer.Option("--start", help="Which of the recipe's initializations; default: the last.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Which seed; default: the recipe's first.")] = None,
     device: Device = "auto",
     overrides: Overrides = None,
 ) -> None:
     """Train one run of a recipe: one start, one seed; `compare` with the same folder finds it finished."""
+    read = _recipe(recipe, overrides, folder)
     from sartransfer.comparison import train_one
 
-    read = _recipe(recipe, overrides)
     name = initialization or list(read.initializations)[-1]
-    with _Watcher() as watcher:
+    with Watcher() as watcher:
         planned, report = train_one(read, folder, name, seed, device=device, watcher=watcher)
-    out.print(report.describe())
-    _path("run", planned.folder.path)
-    _path("checkpoint", planned.folder.path / f"{read.training.weights}.safetensors")
+    out.print(escape(report.describe()), highlight=False, soft_wrap=True)
+    show_path("run", planned.folder.path)
+    show_path("checkpoint", planned.folder.path / f"{read.training.weights}.safetensors")
 
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A run folder or a checkpoint.")],
+    checkpoint: CheckpointPath,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Take the data from this recipe.")] = None,
     catalog: Annotated[
         Path | None, typer.Option("--catalog", help="Or from this catalog (CSV, GeoJSON).")
@@ -147,7 +183,7 @@ def evaluate(
         str | None, typer.Option("--dataset", help="Or from a known dataset: NAME=FOLDER.")
     ] = None,
     test_set: Annotated[
-        str | None, typer.Option("--split", help="Which split; default: every test set.")
+        str | None, typer.Option("--split", help="Which split of the scenes; default: every test set.")
     ] = None,
     json_out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the scores as JSON too.")
@@ -159,52 +195,54 @@ def evaluate(
     from sartransfer.data.resolve import open_catalog
     from sartransfer.evaluate import evaluate_checkpoint, log_look, scores_json
     from sartransfer.models.checkpoint import read_checkpoint
-    from sartransfer.recipe import DataRecipe
     from sartransfer.runs import write_json
     from sartransfer.train import choose_device
 
+    if [recipe, catalog, dataset].count(None) != 2:
+        raise SartransferError("name the scenes to score on: --recipe, --catalog or --dataset, one of them.")
     if json_out and json_out.exists() and not overwrite:
         raise OutputError(f"{json_out} exists. Choose another name, or overwrite it (--overwrite).")
+    if json_out and not json_out.parent.is_dir():
+        raise OutputError(f"{json_out} cannot be written: there is no folder {json_out.parent}.")
+    device = choose_device(device)
     read = read_checkpoint(checkpoint)
     if recipe is not None:
-        found = open_catalog(_recipe(recipe, None).data, check=False)
-    elif catalog is not None or dataset is not None:
-        name, _, root = (dataset or "").partition("=")
-        values: dict[str, Any] = (
-            {"catalog": str(catalog)} if catalog else {"dataset": name, "root": root or "."}
-        )
-        found = open_catalog(
-            DataRecipe.model_validate({**values, "classes": read.classes, "validation": {"fraction": 0}})
-            if catalog
-            else DataRecipe.model_validate({**values, "validation": {"fraction": 0}}),
-            check=False,
-            need_training=False,
-        )
+        found = open_catalog(_recipe(recipe).data, check=False)
     else:
-        raise SartransferError("name the scenes to score on: --recipe, --catalog or --dataset NAME=FOLDER.")
+        found = _catalog(str(catalog or dataset))
+        if not found.classes:
+            found = replace(found, classes=read.classes)
     sets = [test_set] if test_set else list(found.test_sets)
+    if not sets:
+        raise SartransferError(
+            f"catalog {found.name!r} has no test set: only {', '.join(found.splits) or 'scenes without split'}. "
+            "Fill its column `split`, or name the split to score on (--split)."
+        )
     collected = {}
     for name in sets:
-        scores = evaluate_checkpoint(read, found, name, device=choose_device(device))
-        out.print(_score_table(name, scores.confusion, scores.classes, scores.top2()))
+        scores = evaluate_checkpoint(read, found, name, device=device)
+        out.print(score_table(name, scores.confusion, scores.classes, scores.top2()))
         collected[name] = scores_json(scores)
         folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
         log_look(folder / "test-looks.jsonl", name, str(read.metadata.get("identity")), catalog=found.name)
     if json_out:
         write_json(json_out, collected)
-        _path("scores", json_out)
+        show_path("scores", json_out)
 
 
 @app.command()
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="A run folder or a checkpoint.")],
-    scene: Annotated[Path, typer.Argument(help="A scene: GeoTIFF, PNG, JPEG or .npz.")],
+    checkpoint: CheckpointPath,
+    scene: Annotated[Path, typer.Argument(help="A scene: GeoTIFF, PNG, JPEG or .npz.", metavar="SCENE")],
     target: Annotated[Path, typer.Option("--out", "-o", help="The map to write: a GeoTIFF.")],
     bands: Annotated[
-        str | None, typer.Option(help="What the scene's bands are: 'VV=sigma0_db,VH=sigma0_db'.")
+        str | None,
+        typer.Option(
+            help="What the scene's bands are, in file order, where the file does not say: VV=sigma0_db,VH=sigma0_db."
+        ),
     ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Write class probabilities too.")
+        bool, typer.Option("--probabilities", help="Write class probabilities too, as MAP-probabilities.tif.")
     ] = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -228,19 +266,19 @@ def predict(
         out.print(f"{name}: {count} pixels, {count / total:.1%}", highlight=False)
     for warning in result.warnings:
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
-    _path("map", result.path)
+    show_path("map", result.path)
     if result.probabilities:
-        _path("probabilities", result.probabilities)
+        show_path("probabilities", result.probabilities)
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A comparison's folder.")]) -> None:
+def report(folder: Annotated[Path, typer.Argument(help="A comparison's folder.", metavar="FOLDER")]) -> None:
     """Write the report of a comparison again, from its results."""
     from sartransfer.report import write_figures, write_report
 
     path = write_report(folder)
     write_figures(folder, folder / "figures")
-    _path("report", path)
+    show_path("report", path)
 
 
 @app.command()
@@ -266,7 +304,10 @@ def catalog_list(
     """Show what a catalog holds: scenes and groups by split, classes, and on request every scene."""
     found = _catalog(source)
     table = Table(
-        "split", "scenes", "groups", title=f"{found.name}: {', '.join(found.classes) or 'no classes named'}"
+        "split",
+        "scenes",
+        "groups",
+        title=escape(f"{found.name}: {', '.join(found.classes) or 'no classes named'}"),
     )
     for split in (*found.splits, None):
         entries = [e for e in found.entries if e.split == split]
@@ -323,7 +364,7 @@ def catalog_write(
 
     found = _catalog(source)
     write_catalog(found, target, overwrite=overwrite)
-    _path("catalog", target)
+    show_path("catalog", target)
 
 
 def _catalog(source: str) -> Any:
@@ -335,106 +376,30 @@ def _catalog(source: str) -> Any:
         return DATASETS[name](Path(folder))
     if sign and not Path(source).exists():
         raise SartransferError(one_of("dataset", name, DATASETS))
+    if source in DATASETS and not Path(source).exists():
+        raise SartransferError(f"{source} is a known dataset: say where it lies, as {source}=FOLDER.")
     return read_catalog(Path(source))
 
 
-def _recipe(path: Path, overrides: list[str] | None) -> "Recipe":
+def _end(result: "Comparison") -> None:
+    """End with what went wrong: exit code 2 for a mistake of the user, 1 for one of ours."""
+    if result.failed:
+        words = failure_words(result.failed, len(result.results["runs"]))
+        if "Traceback" not in words:
+            raise SartransferError(words)
+        err.print(words, highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def _recipe(path: Path, overrides: list[str] | None = None, folder: Path | None = None) -> "Recipe":
+    """Read a recipe; refuses a `folder` for results in which the resolved recipe would replace this file."""
     from sartransfer.recipe import Recipe
 
-    return Recipe.from_yaml(path, tuple(overrides or ()))
-
-
-def _path(what: str, path: Path) -> None:
-    out.print(f"{what}: {escape(str(path))}", highlight=False, soft_wrap=True)
-
-
-def _say(result: "Comparison") -> None:
-    for sentence in result.verdict:
-        out.print(escape(sentence), highlight=False, soft_wrap=True)
-    for run in result.failed:
-        name = f"{run['initialization']}, seed {run['seed']}"
-        err.print(f"[bold red]failed:[/] {escape(name)}: {escape(str(run['error']))}", soft_wrap=True)
-
-
-def _score_table(name: str, confusion: Any, classes: tuple[str, ...], top2: float | None) -> Table:
-    from sartransfer.metrics import tidy
-
-    table = Table("class", "metric", "value", title=escape(name))
-    rows = list(tidy(confusion, classes))
-    if top2 is not None:
-        rows.append(("", "top2", top2))
-    for class_, metric, value in rows:
-        table.add_row(escape(class_), metric, "undefined" if value != value else f"{value:.4f}")
-    return table
-
-
-def _show_estimate(plan: "Plan", device: str) -> None:
-    from sartransfer.plan import estimate
-
-    with out.status("measuring three training steps a network ..."):
-        found = estimate(plan, device)
-    table = Table("", "", show_header=False, title=f"{escape(plan.recipe.name)}: what it takes")
-    table.add_row("runs", f"{found['runs']}, of which {found['open']} are still to be done")
-    for name, seconds in found["seconds_per_run"].items():
-        table.add_row(f"one run, {escape(name)}", f"at most {_duration(seconds)}")
-    table.add_row(
-        "time in all", f"at most {_duration(found['seconds'])} on this machine, after the stages of chains"
-    )
-    table.add_row("memory", f"about {found['memory_bytes'] / 2**30:.1f} GiB")
-    table.add_row("disk", f"about {found['disk_bytes'] / 2**30:.2f} GiB")
-    n = found["seeds"]
-    table.add_row(f"smallest p with {n} seeds", f"{found['smallest_p']:.3f} (exact sign-flip test)")
-    for sd, difference in found["detectable"].items():
-        text = "none: too few seeds to be certain" if difference == float("inf") else f"{difference:.3f}"
-        table.add_row(f"smallest difference found, if seeds differ by {sd:g}", text)
-    out.print(table)
-    out.print(
-        "Smallest difference: what is called better in four of five comparisons, for that standard deviation "
-        "of the paired differences between seeds (in the primary metric, on a fixed test set).",
-        soft_wrap=True,
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-class _Watcher:
-    """Shows runs and epochs as they go: a live line in a terminal, a line a run elsewhere."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-            console=err, transient=True, disable=not err.is_terminal,
-        )  # fmt: skip
-        self.bar = self.progress.add_task("", total=1, note="")
-
-    def __enter__(self) -> "_Watcher":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def run(self, number: int, of: int, name: str, state: str) -> None:
-        """Print a finished run, or begin the bar of a new one."""
-        if state == "begins":
-            self.progress.update(
-                self.bar, description=f"[{number}/{of}] {escape(name)}", completed=0, note=""
-            )
-        else:
-            err.print(f"[{number}/{of}] {name}: {state}", highlight=False, markup=False, soft_wrap=True)
-
-    def epoch(self, name: str, epoch: int, of: int, row: dict[str, Any]) -> None:
-        """Move the bar."""
-        note = f"loss {row['train_loss']:.3f}"
-        if row.get("validation_metric") is not None:
-            note += f", validation {row['validation_metric']:.3f}"
-        self.progress.update(self.bar, total=of, completed=epoch, note=f"{epoch}/{of} {note}")
+    recipe = Recipe.from_yaml(path, tuple(overrides or ()))
+    kept = folder / "recipe.yaml" if folder else None
+    if kept is not None and kept.exists() and kept.samefile(path):
+        raise OutputError(f"{path} would be replaced by the resolved recipe. Choose another folder (-o).")
+    return recipe
 
 
 if __name__ == "__main__":

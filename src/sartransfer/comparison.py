@@ -98,7 +98,7 @@ def train_one(
         for r in plan.runs
         if (r.initialization, r.job.seed, r.job.fraction) == (initialization, seed, fraction)
     )
-    if planned.folder.status(planned.identity) != "finished":
+    if not _is_trained(planned):
         plan.out.mkdir(parents=True, exist_ok=True)
         write_text(plan.out / "recipe.yaml", recipe.to_yaml())
         _train(plan, planned, device, watcher)
@@ -130,39 +130,57 @@ def _one_run(plan: Plan, planned: PlannedRun, device: str, watcher: Watcher | No
     folder = planned.folder
     state = "found finished"
     try:
-        if folder.status(planned.identity) != "finished":
+        if not _is_trained(planned):
             _train(plan, planned, device, watcher)
             state = "finished"
         _score(plan, planned, device)
+        if folder.status(planned.identity) == "failed":  # it was its scoring that had failed
+            folder.finish({})
+            state = "finished"
     except KeyboardInterrupt:
         raise
     except OutputError:
         raise  # a full disk will not be better in the next run
     except Exception as error:
-        message = str(error) if isinstance(error, SartransferError) else traceback.format_exc(limit=3)
-        folder.fail(message)
-        return f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        return _fail(plan, planned, error)
     return state
+
+
+def _is_trained(planned: PlannedRun) -> bool:
+    """Say whether a run need not be trained: finished, or finished and then failed in its scoring."""
+    status = planned.folder.status(planned.identity)
+    return status == "finished" or (status == "failed" and "epochs" in planned.folder.record)
+
+
+def _fail(plan: Plan, planned: PlannedRun, error: Exception) -> str:
+    """Write down why a run failed and return it in one line."""
+    if planned.folder.status(planned.identity) == "missing":  # it failed before the folder was its own
+        planned.folder.start(planned.identity, plan.recipe.to_yaml(), {})
+    known = isinstance(error, SartransferError)
+    planned.folder.fail(str(error) if known else "".join(traceback.format_exception(error, limit=3)))
+    return f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
 
 
 def _run_in_processes(plan: Plan, jobs: int, device: str, watcher: Watcher | None) -> None:
     """Train the open runs, `jobs` at a time; links of chains first and once, since runs share them."""
-    for planned in plan.open_runs():
-        if isinstance(planned.job.start, StagesStart):
-            notify = watcher.epoch if watcher else None
-            train_stages(planned.job.start, plan.out / "stages", device=device, notify=notify)
+    failed = _train_links(plan, device, watcher)
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")  # forked processes inherit torch's thread pool, and hang
     with ProcessPoolExecutor(
         jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
     ) as pool:
         waiting = {
-            pool.submit(_run_by_number, plan.recipe, plan.out, i, device): i for i in range(len(plan.runs))
+            pool.submit(_run_by_number, plan.recipe, plan.out, i, device): i
+            for i in range(len(plan.runs))
+            if i not in failed
         }
         for future in as_completed(waiting):
             number = waiting[future]
             try:
                 state = future.result()
+            except OutputError:
+                pool.shutdown(wait=False, cancel_futures=True)  # the disk is full: those that wait stay open
+                raise
             except BrokenExecutor:
                 raise SartransferError(
                     f"a process died while training {plan.runs[number].name}: out of memory, perhaps. "
@@ -170,6 +188,29 @@ def _run_in_processes(plan: Plan, jobs: int, device: str, watcher: Watcher | Non
                 ) from None
             if watcher:
                 watcher.run(number + 1, len(plan.runs), plan.runs[number].name, state)
+
+
+def _train_links(plan: Plan, device: str, watcher: Watcher | None) -> set[int]:
+    """Train the links that open runs need; return the numbers of the runs whose links fail."""
+    broken: dict[str, Exception] = {}
+    failed = set()
+    for number, planned in enumerate(plan.runs):
+        if not isinstance(planned.job.start, StagesStart) or _is_trained(planned):
+            continue
+        name, notify = planned.initialization, watcher.epoch if watcher else None
+        if name not in broken:
+            try:
+                train_stages(planned.job.start, plan.out / "stages", device=device, notify=notify)
+                continue
+            except OutputError:
+                raise
+            except Exception as error:
+                broken[name] = error
+        state = _fail(plan, planned, broken[name])
+        failed.add(number)
+        if watcher:
+            watcher.run(number + 1, len(plan.runs), planned.name, state)
+    return failed
 
 
 def _run_by_number(recipe: Recipe, out: Path, number: int, device: str) -> str:
@@ -195,6 +236,7 @@ def _train(plan: Plan, planned: PlannedRun, device: str, watcher: Watcher | None
         device=device,
         recipe_yaml=plan.recipe.to_yaml(),
         extra={"initialization": planned.initialization, "fraction": planned.job.fraction},
+        views=plan.recipe.prediction.views,
         notify=watcher.epoch if watcher else None,
     )
 
@@ -212,13 +254,14 @@ def _training_data(catalog: Catalog, recipe: Recipe, fraction: float, data_hash:
 
 
 def _score(plan: Plan, planned: PlannedRun, device: str) -> None:
-    wanted = [t for t in plan.test_sets if read_scores(planned.folder.path, t.name) is None]
+    views = plan.recipe.prediction.views
+    wanted = [t for t in plan.test_sets if read_scores(planned.folder.path, t.name, views) is None]
     if not wanted:
         return
     checkpoint = read_checkpoint(planned.folder.path, which=plan.recipe.training.weights)
     commit, dirty = commit_of(Path(__file__).parent)
     for test_set in wanted:
-        found = evaluate_checkpoint(checkpoint, plan.catalog, test_set.name, device=device)
+        found = evaluate_checkpoint(checkpoint, plan.catalog, test_set.name, device=device, views=views)
         write_scores(found, planned.folder.path)
         log_look(
             plan.out / "test-looks.jsonl",

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sartransfer.errors import InputError, UnitError
 from sartransfer.radar.units import Quantity, Unit, can_convert, implausible, parse_unit
@@ -51,18 +52,28 @@ class InputContract:
         ``normalize=False``. Raises `InputError` for a missing band, `UnitError` for a unit that cannot be
         turned into the expected one.
         """
-        wanted: dict[str, Unit] = {}
-        for band in self.bands:
-            for name in self._sources(scene, band):
-                wanted[name] = parse_unit(band.unit)
-        data, valid = scene.read(list(wanted), window, units=wanted)
-        index = {name: i for i, name in enumerate(wanted)}
-        out = np.empty((len(self.bands), *data.shape[1:]), dtype=np.float32)
-        for i, band in enumerate(self.bands):
-            sources = self._sources(scene, band)
-            out[i] = data[index[sources[0]]]
+        sources = self._sources(scene)
+        units = [parse_unit(band.unit) for band in self.bands]
+        passes: list[dict[str, Unit]] = []  # one, unless a band is wanted in two units
+        for names, unit in zip(sources, units, strict=True):
+            for name in names:
+                free = next((p for p in passes if p.get(name, unit) == unit), None)
+                if free is None:
+                    passes.append({name: unit})
+                else:
+                    free[name] = unit
+        values: dict[tuple[str, Unit], NDArray[np.float32]] = {}
+        masks = []
+        for wanted in passes:
+            data, mask = scene.read(list(wanted), window, units=wanted)
+            values.update(zip(wanted.items(), data, strict=True))
+            masks.append(mask)
+        valid = masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
+        out = np.empty((len(self.bands), *valid.shape), dtype=np.float32)
+        for i, (band, names, unit) in enumerate(zip(self.bands, sources, units, strict=True)):
+            out[i] = values[names[0], unit]
             if band.difference:
-                out[i] -= data[index[sources[1]]]
+                out[i] -= values[names[1], unit]
             if normalize:
                 out[i] = (out[i] - band.mean) / band.std
         if normalize:
@@ -71,8 +82,8 @@ class InputContract:
 
     def check(self, scene: Scene) -> None:
         """Raise the error that `read` would raise for this scene, without reading a pixel."""
-        for band in self.bands:
-            for name in self._sources(scene, band):
+        for band, names in zip(self.bands, self._sources(scene), strict=True):
+            for name in names:
                 source, target = scene.band(name).unit, parse_unit(band.unit)
                 if not can_convert(source, target):
                     raise UnitError(
@@ -119,14 +130,30 @@ class InputContract:
             bands.append(InputBand(**{**value, "difference": tuple(pair) if pair else None}))
         return cls(tuple(bands))
 
-    def _sources(self, scene: Scene, band: InputBand) -> tuple[str, ...]:
-        if band.difference:
-            return tuple(scene.band(n).name for n in band.difference)
-        if band.name in scene.names:
-            return (band.name,)
-        match = [b.name for b in scene.bands if _fits(b, band)]
+    def _sources(self, scene: Scene) -> list[tuple[str, ...]]:
+        """Return, for each input, the band of the scene that it is, or the two that it is the difference of.
+
+        By name; or else by polarization and role, where one band fits that is no other input already: a
+        network for a pair must not see one image twice.
+        """
+        plain: dict[str, str] = {
+            b.name: b.name for b in self.bands if b.name in scene.names and not b.difference
+        }
+        taken = {n for b in self.bands for n in b.difference or () if n in scene.names} | set(plain)
+        for band in self.bands:
+            if band.difference is None and band.name not in plain:
+                plain[band.name] = self._fitting(scene, band, taken)
+                taken.add(plain[band.name])
+        return [
+            tuple(scene.band(plain.get(n, n)).name for n in band.difference or (band.name,))
+            for band in self.bands
+        ]
+
+    @staticmethod
+    def _fitting(scene: Scene, band: InputBand, taken: set[str]) -> str:
+        match = [b.name for b in scene.bands if b.name not in taken and _fits(b, band)]
         if len(match) == 1:
-            return (match[0],)
+            return match[0]
         raise InputError(
             f"scene {scene.id!r} has no band {band.name!r} ({band.unit}"
             f"{', ' + band.polarization if band.polarization else ''}); it has "

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
 from sartransfer.data.patches import category_index
-from sartransfer.errors import CatalogError
+from sartransfer.errors import CatalogError, InputError
 from sartransfer.metrics import confusion_matrix, top_k_accuracy
 from sartransfer.models.checkpoint import Checkpoint
-from sartransfer.predict import predict_chip, predict_classes
+from sartransfer.predict import predict_chip, predict_windows
 from sartransfer.readers import open_entry, read_label
 from sartransfer.runs import now, read_json, write_json
 from sartransfer.scene import Scene
@@ -44,6 +44,8 @@ class TestScores:
     test_set: str
     classes: tuple[str, ...]
     scenes: tuple[SceneScore, ...]
+    views: int = 1
+    """Flips and turns of each scene whose probabilities were averaged."""
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -74,6 +76,7 @@ def evaluate_checkpoint(
     test_set: str,
     *,
     device: str = "cpu",
+    views: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TestScores:
     """Predict every scene of a test set and count, in float32.
@@ -81,10 +84,11 @@ def evaluate_checkpoint(
     Args:
         checkpoint: network, contract and classes. catalog: where the test set is.
         test_set: the name of a split. device: ``cpu`` or ``cuda``.
+        views: flips and turns that are averaged (1, 4, 8); None: as many as the checkpoint was made for.
 
     Raises:
         CatalogError: no such split, a scene without label, other classes than the checkpoint's.
-        InputError, UnitError: a scene that the network cannot take.
+        InputError, UnitError: a scene that the network cannot take, or an answer that is not finite.
     """
     entries = catalog.in_split(test_set)
     if not entries:
@@ -97,25 +101,34 @@ def evaluate_checkpoint(
             f"{', '.join(catalog.classes)}. They must be the same, in the same order."
         )
     model = checkpoint.model.to(device).eval()
+    number = views or int(checkpoint.metadata.get("views", 1))
     found = []
     for number, entry in enumerate(entries):
         scene = open_entry(entry)
         if checkpoint.model.task == "classify":
-            found.append(_score_chip(checkpoint, model, catalog, entry, scene, device))
+            found.append(_score_chip(checkpoint, model, catalog, entry, scene, device, number))
         else:
-            found.append(_score_scene(checkpoint, model, catalog, entry, scene, device))
+            found.append(_score_scene(checkpoint, model, catalog, entry, scene, device, number))
         if progress:
             progress(number + 1, len(entries))
-    return TestScores(test_set, catalog.classes, tuple(found))
+    return TestScores(test_set, catalog.classes, tuple(found), number)
 
 
 def _score_scene(
-    checkpoint: Checkpoint, model: torch.nn.Module, catalog: Catalog, entry: Entry, scene: Scene, device: str
+    checkpoint: Checkpoint,
+    model: torch.nn.Module,
+    catalog: Catalog,
+    entry: Entry,
+    scene: Scene,
+    device: str,
+    views: int,
 ) -> SceneScore:
     if entry.label is None:
         raise CatalogError(f"entry {entry.id!r} has no label raster: nothing to score against.")
     total = np.zeros((len(catalog.classes),) * 2, dtype=np.int64)
-    for window, classes, valid in predict_classes(checkpoint, model, scene, device):
+    for window, logits, valid in predict_windows(checkpoint, model, scene, device, views):
+        _check_finite(logits[:, torch.from_numpy(valid)], scene)
+        classes = logits.argmax(0).numpy()
         truth = read_label(entry, catalog, window)
         total += confusion_matrix(
             truth, classes, len(catalog.classes), valid=valid, ignore_index=IGNORE_INDEX
@@ -124,13 +137,29 @@ def _score_scene(
 
 
 def _score_chip(
-    checkpoint: Checkpoint, model: torch.nn.Module, catalog: Catalog, entry: Entry, scene: Scene, device: str
+    checkpoint: Checkpoint,
+    model: torch.nn.Module,
+    catalog: Catalog,
+    entry: Entry,
+    scene: Scene,
+    device: str,
+    views: int,
 ) -> SceneScore:
     label = category_index(catalog, entry)
-    logits = predict_chip(checkpoint, model, scene, device)
+    logits = predict_chip(checkpoint, model, scene, device, views)
+    _check_finite(torch.from_numpy(logits), scene)
     total = np.zeros((len(catalog.classes),) * 2, dtype=np.int64)
     total[label, int(logits.argmax())] = 1
     return SceneScore(entry.id, entry.group or entry.id, total, logits, label)
+
+
+def _check_finite(logits: torch.Tensor, scene: Scene) -> None:
+    """Refuse NaN: argmax would make a class of it."""
+    if not bool(torch.isfinite(logits).all()):
+        raise InputError(
+            f"scene {scene.id!r}: the network's answer holds NaN or infinity. Has its training diverged? "
+            "A smaller training.optimizer.lr or training.gradient_clip may help."
+        )
 
 
 def write_scores(scores: TestScores, folder: Path) -> None:
@@ -156,16 +185,19 @@ def scores_json(scores: TestScores) -> dict[str, Any]:
     return {
         "test_set": scores.test_set,
         "classes": list(scores.classes),
+        "views": scores.views,
         "scenes": [{"id": s.id, "group": s.group, "confusion": s.confusion.tolist()} for s in scores.scenes],
     }
 
 
-def read_scores(folder: Path, test_set: str) -> TestScores | None:
-    """Read what `write_scores` wrote; None where the test set was not scored."""
+def read_scores(folder: Path, test_set: str, views: int | None = None) -> TestScores | None:
+    """Read what `write_scores` wrote; None where the test set was not scored, or not with this many views."""
     path = folder / "scores" / f"{test_set}.json"
     if not path.is_file():
         return None
     values = read_json(path)
+    if views is not None and values.get("views", 1) != views:
+        return None
     logits: dict[str, tuple[NDArray[np.float32], int]] = {}
     kept = folder / "logits" / f"{test_set}.npz"
     if kept.is_file():
@@ -177,7 +209,7 @@ def read_scores(folder: Path, test_set: str) -> TestScores | None:
         row, label = logits.get(value["id"], (None, -1))
         confusion = np.array(value["confusion"], dtype=np.int64)
         scenes.append(SceneScore(value["id"], value["group"], confusion, row, label))
-    return TestScores(values["test_set"], tuple(values["classes"]), tuple(scenes))
+    return TestScores(values["test_set"], tuple(values["classes"]), tuple(scenes), values.get("views", 1))
 
 
 def log_look(path: Path, test_set: str, recipe_hash: str, **facts: Any) -> None:

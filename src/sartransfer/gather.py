@@ -51,11 +51,12 @@ def gather(plan: Plan, device: str = "cpu") -> Comparison:
         runs.append(_run_json(planned, plan.out))
         if planned.folder.status(planned.identity) != "finished":
             continue
-        tests = {t.name: read_scores(planned.folder.path, t.name) for t in plan.test_sets}
+        views = recipe.prediction.views
+        tests = {t.name: read_scores(planned.folder.path, t.name, views) for t in plan.test_sets}
         if all(t is not None for t in tests.values()):
             known = {name: t for name, t in tests.items() if t is not None}
             scored.append(ScoredRun(planned.initialization, planned.job.fraction, planned.job.seed, known))
-    rows = tidy_rows(scored)
+    rows = tidy_rows(scored, plan.test_sets)
     found = contrasts(scored, recipe, plan.test_sets)
     precision = choose_precision(recipe.training.precision, device)
     results = {
@@ -143,15 +144,20 @@ def _reports(plan: Plan) -> dict[str, Any]:
     reports = {}
     for planned in plan.runs:
         file = planned.folder.path / "initialization.json"
-        if planned.initialization not in reports and file.is_file():
+        if planned.initialization not in reports and _belongs(planned) and file.is_file():
             reports[planned.initialization] = read_json(file)
     return reports
+
+
+def _belongs(planned: PlannedRun) -> bool:
+    """Say whether what lies in the run's folder is of this run, not of an earlier recipe."""
+    return planned.folder.status(planned.identity) != "missing"
 
 
 def _environment(plan: Plan) -> dict[str, Any] | None:
     for planned in plan.runs:
         found: dict[str, Any] | None = planned.folder.record.get("environment")
-        if found:
+        if found and _belongs(planned):
             return found
     return None
 
@@ -165,7 +171,8 @@ def _data_json(plan: Plan) -> dict[str, Any]:
     normalization: list[dict[str, Any]] = []
     for planned in plan.runs:
         which = planned.folder.path / "last.json"
-        if planned.job.fraction == max(plan.recipe.fractions) and which.is_file():
+        largest = planned.job.fraction == max(plan.recipe.fractions)
+        if largest and _belongs(planned) and which.is_file():
             contract = read_json(which)["contract"]
             normalization = [{k: b[k] for k in ("name", "unit", "mean", "std")} for b in contract]
             break

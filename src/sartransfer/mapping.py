@@ -1,5 +1,6 @@
 """A trained network and a scene in, a georeferenced map out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from sartransfer.geotiff import write_geotiff
 from sartransfer.models.checkpoint import Checkpoint, read_checkpoint
 from sartransfer.predict import HALO, ONE_PASS_PIXELS, predict_windows
 from sartransfer.readers import open_scene
-from sartransfer.scene import Band, Scene
+from sartransfer.scene import Band, Reading, Scene
 
 NODATA = 255
+SAMPLE = 2048 * 2048  # pixels of a scene, evenly spread, that are looked at for what is odd
 # Okabe and Ito's colours, told apart with any kind of colour vision.
 COLOURS = (
     (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233),
@@ -41,6 +43,7 @@ def predict_scene(
     bands: tuple[Band, ...] | None = None,
     probabilities: bool = False,
     overwrite: bool = False,
+    views: int | None = None,
     device: str = "cpu",
 ) -> MapResult:
     """Map a scene: its class at every pixel as a GeoTIFF, georeferenced as the scene.
@@ -51,7 +54,9 @@ def predict_scene(
         out: where the map goes (uint8, 255 where the scene has no value; class names and colours inside).
         bands: what the scene's bands are, where the file does not say.
         probabilities: write ``<out>-probabilities.tif`` too: one float32 band a class, NaN without a value.
-        overwrite: replace a map that is there. device: ``cpu`` or ``cuda``.
+        overwrite: replace a map that is there.
+        views: flips and turns that are averaged (1, 4, 8); None: as many as the checkpoint was made for.
+        device: ``cpu`` or ``cuda``.
 
     Returns:
         `MapResult`; its warnings (values that belie their unit, a scene far from training) are also in the
@@ -59,19 +64,17 @@ def predict_scene(
 
     Raises:
         InputError, UnitError: a scene that the network cannot take, or without a single valid pixel.
-        OutputError: the map exists already, or cannot be written.
+        OutputError: the map exists already or cannot be written; nothing is left then.
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = read_checkpoint(Path(checkpoint))
     if checkpoint.model.task != "segment":
         raise InputError("this checkpoint classifies whole patches; maps are made by segmentation networks.")
-    if not isinstance(scene, Scene):
-        scene = open_scene(scene, bands=bands)
     out = Path(out)
     extra = out.with_name(f"{out.stem}-probabilities.tif") if probabilities else None
-    for path in (out, extra):
-        if path is not None and path.exists() and not overwrite:
-            raise OutputError(f"{path} exists. Choose another name, or overwrite it (--overwrite).")
+    _check_out(out, extra, None if isinstance(scene, Scene) else Path(scene), overwrite)
+    if not isinstance(scene, Scene):
+        scene = open_scene(scene, bands=bands)
     checkpoint.contract.check(scene)
     model = checkpoint.model.to(device).eval()
     classes = checkpoint.classes
@@ -79,18 +82,20 @@ def predict_scene(
     shares = None
     if extra is not None:
         shares = np.full((len(classes), scene.height, scene.width), np.nan, dtype=np.float32)
-    warnings: dict[str, None] = {}
-    for window, logits, valid in predict_windows(checkpoint, model, scene, device):
+    step = max(1, scene.height * scene.width // SAMPLE)
+    looked_at = []
+    for window, logits, valid in predict_windows(checkpoint, model, scene, device, views):
         if not valid.any():
             continue
-        for warning in checkpoint.contract.warnings(scene, checkpoint.contract.read(scene, window)):
-            warnings.setdefault(warning)
+        looked_at.append(checkpoint.contract.read(scene, window).data[:, valid][:, ::step])
         labels[window.slices] = np.where(valid, logits.argmax(0).numpy(), NODATA)
         if shares is not None:
             shares[(slice(None), *window.slices)] = np.where(valid, torch.softmax(logits, 0).numpy(), np.nan)
-    if (labels == NODATA).all():
+    if not looked_at:
         raise InputError(f"scene {scene.id!r} has no valid pixel: nothing to map.")
-    tags = _tags(checkpoint, scene, tuple(warnings))
+    sample = np.concatenate(looked_at, axis=1)[:, None]
+    warnings = checkpoint.contract.warnings(scene, Reading(sample, np.ones(sample.shape[1:], dtype=bool)))
+    tags = _tags(checkpoint, scene, warnings)
     colours = {i: COLOURS[i % len(COLOURS)] for i in range(len(classes))}
     if extra is not None and shares is not None:
         names = [f"probability_{c}" for c in classes]
@@ -98,16 +103,38 @@ def predict_scene(
             extra, shares, georeference=scene.georeference, descriptions=names, tags=tags, nodata=float("nan"),
             overwrite=overwrite,
         )  # fmt: skip
-    write_geotiff(
-        out, labels, georeference=scene.georeference, descriptions=["class"], tags=tags, nodata=NODATA,
-        colormap=colours, overwrite=overwrite,
-    )  # fmt: skip
+    try:
+        write_geotiff(
+            out, labels, georeference=scene.georeference, descriptions=["class"], tags=tags, nodata=NODATA,
+            colormap=colours, overwrite=overwrite,
+        )  # fmt: skip
+    except OutputError:
+        if extra is not None:
+            extra.unlink(missing_ok=True)  # both or none
+        raise
     counts = np.bincount(labels.ravel(), minlength=256)
     found = {name: int(counts[i]) for i, name in enumerate(classes)}
     return MapResult(out, extra, found, tuple(warnings))
 
 
-def _tags(checkpoint: Checkpoint, scene: Scene, warnings: tuple[str, ...]) -> dict[str, str]:
+def _check_out(out: Path, extra: Path | None, scene: Path | None, overwrite: bool) -> None:
+    """Refuse what could not be written in the end, before anything is computed."""
+    if out.suffix.lower() not in (".tif", ".tiff"):
+        raise OutputError(f"{out} does not end in .tif: a map is written as a GeoTIFF. Change the name.")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out} cannot be written: there is no folder {out.parent}. Make it first.")
+    for path in (out, extra):
+        if path is None or not path.exists():
+            continue
+        if scene is not None and scene.exists() and path.samefile(scene):
+            raise OutputError(f"{path} is the scene itself, which would be lost. Choose another name.")
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder. Give the name of a file.")
+        if not overwrite:
+            raise OutputError(f"{path} exists. Choose another name, or overwrite it (--overwrite).")
+
+
+def _tags(checkpoint: Checkpoint, scene: Scene, warnings: Sequence[str]) -> dict[str, str]:
     exact = scene.height * scene.width <= ONE_PASS_PIXELS
     return {
         "SARTRANSFER_VERSION": __version__,

@@ -46,6 +46,8 @@ def write_panels(
         name: read_checkpoint(folders[name, fraction, seed], which=recipe.training.weights) for name in chosen
     }
     (out / "panels").mkdir(exist_ok=True)
+    for old in (out / "panels").glob("*.npz"):  # of other scenes or test sets, from before the recipe grew
+        old.unlink()
     written = []
     for test_set in next(iter(chosen.values())).tests:
         best = max(chosen.values(), key=lambda r: _or_low(value_of(r.tests[test_set], recipe.primary)))
@@ -70,8 +72,12 @@ def rank_scenes(found: TestScores, recipe: Recipe) -> dict[str, str]:
     scored.sort()
     if not scored:
         return {}
-    ranks = {"best": scored[-1][1], "median": scored[len(scored) // 2][1], "worst": scored[0][1]}
-    return dict(list(ranks.items())[: len(scored)])
+    ranks = {"best": scored[-1][1]}
+    if len(scored) > 2:
+        ranks["median"] = scored[(len(scored) - 1) // 2][1]
+    if len(scored) > 1:
+        ranks["worst"] = scored[0][1]
+    return ranks
 
 
 def write_panel(
@@ -92,11 +98,16 @@ def write_panel(
     if recipe.task == "classify":
         label = np.array(category_index(catalog, entry))
         predictions = np.array(
-            [predict_chip(c, c.model, scene, "cpu").argmax() for c in checkpoints.values()]
+            [
+                predict_chip(c, c.model, scene, "cpu", recipe.prediction.views).argmax()
+                for c in checkpoints.values()
+            ]
         )
     else:
         label = read_label(entry, catalog, window)
-        predictions = np.stack([_classes(c, scene, window) for c in checkpoints.values()])
+        predictions = np.stack(
+            [_classes(c, scene, window, recipe.prediction.views) for c in checkpoints.values()]
+        )
     values = []
     for name in checkpoints:
         one = tuple(s for s in runs[name].tests[test_set].scenes if s.id == scene_id)
@@ -116,9 +127,9 @@ def write_panel(
     temporary.replace(path)
 
 
-def _classes(checkpoint: Checkpoint, scene: Scene, window: Window) -> NDArray[np.uint8]:
+def _classes(checkpoint: Checkpoint, scene: Scene, window: Window, views: int) -> NDArray[np.uint8]:
     whole = np.full((scene.height, scene.width), IGNORE_INDEX, dtype=np.uint8)
-    for place, classes, valid in predict_classes(checkpoint, checkpoint.model.eval(), scene, "cpu"):
+    for place, classes, valid in predict_classes(checkpoint, checkpoint.model.eval(), scene, "cpu", views):
         whole[place.slices] = np.where(valid, classes, IGNORE_INDEX)
     return whole[window.slices]
 

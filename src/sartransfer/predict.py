@@ -25,7 +25,7 @@ def autocast(precision: str, device: str) -> AbstractContextManager[None]:
 
 
 def predict_logits(
-    model: nn.Module, images: Tensor, *, device: str = "cpu", precision: str = "fp32"
+    model: nn.Module, images: Tensor, *, device: str = "cpu", precision: str = "fp32", views: int = 1
 ) -> Tensor:
     """Return the logits of a batch, in one pass.
 
@@ -33,9 +33,11 @@ def predict_logits(
         model: in eval mode already, on `device`.
         images: (B, C, H, W) float32, normalized.
         device: where the network is. precision: fp32 or bf16 (logits come back in float32).
+        views: 1, 4 or 8 flips and turns of each image whose probabilities are averaged.
 
     Returns:
-        (B, K, H, W) for segmentation, (B, K) for classification, float32, on the CPU.
+        The logits (of several views: the logarithms of their mean probabilities), float32, on the CPU:
+        (B, K, H, W) for segmentation, (B, K) for classification.
 
     Raises:
         InputError: another number of channels than the network has.
@@ -45,8 +47,28 @@ def predict_logits(
         raise InputError(f"the network takes {expected} bands, the image has {images.shape[1]}.")
     images = images.to(device).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), autocast(precision, device):
-        logits: Tensor = model(images)
-    return logits.float().cpu()
+        if views == 1:
+            logits: Tensor = model(images)
+            return logits.float().cpu()
+        shares = torch.stack([_seen(model, images, *view) for view in VIEWS[views]]).mean(0)
+    return shares.log().cpu()
+
+
+VIEWS = {
+    4: tuple((turns, mirror) for turns in (0, 2) for mirror in (False, True)),
+    8: tuple((turns, mirror) for turns in range(4) for mirror in (False, True)),
+}
+"""Number of views -> (turns by 90 degrees, mirrored) of each."""
+
+
+def _seen(model: nn.Module, images: Tensor, turns: int, mirror: bool) -> Tensor:
+    """Return the probabilities of one view of `images`, turned back."""
+    view = torch.rot90(images.flip(-1) if mirror else images, turns, (-2, -1))
+    shares: Tensor = model(view.contiguous(memory_format=torch.channels_last)).float().softmax(1)
+    if shares.ndim == 2:
+        return shares
+    back = torch.rot90(shares, -turns, (-2, -1))
+    return back.flip(-1) if mirror else back
 
 
 def plan_windows(height: int, width: int, stride: int) -> Iterator[tuple[Window, Window]]:
@@ -72,27 +94,31 @@ def plan_windows(height: int, width: int, stride: int) -> Iterator[tuple[Window,
 
 
 def predict_classes(
-    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str
+    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str, views: int | None = None
 ) -> Iterable[tuple[Window, NDArray[np.uint8], NDArray[np.bool_]]]:
     """Yield the windows of a scene with their classes (h, w) uint8 and valid pixels (h, w)."""
-    for window, logits, valid in predict_windows(checkpoint, model, scene, device):
+    for window, logits, valid in predict_windows(checkpoint, model, scene, device, views):
         yield window, logits.argmax(0).numpy().astype(np.uint8), valid
 
 
 def predict_windows(
-    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str
+    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str, views: int | None = None
 ) -> Iterable[tuple[Window, torch.Tensor, NDArray[np.bool_]]]:
-    """Yield the windows of a scene with their logits (K, h, w) and valid pixels (h, w)."""
+    """Yield the windows of a scene with their logits (K, h, w) and valid pixels (h, w).
+
+    `views`: as `predict_logits` takes them; None: as many as the checkpoint was made for.
+    """
+    number = views or int(checkpoint.metadata.get("views", 1))
     for seen, kept in plan_windows(scene.height, scene.width, int(checkpoint.model.stride)):
         image, valid = checkpoint.contract.read(scene, seen)
-        logits = predict_logits(model, torch.from_numpy(image)[None], device=device)[0]
+        logits = predict_logits(model, torch.from_numpy(image)[None], device=device, views=number)[0]
         rows = slice(kept.row - seen.row, kept.row - seen.row + kept.height)
         cols = slice(kept.col - seen.col, kept.col - seen.col + kept.width)
         yield kept, logits[:, rows, cols], valid[rows, cols]
 
 
 def predict_chip(
-    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str
+    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str, views: int | None = None
 ) -> NDArray[np.float32]:
     """Return the logits (K,) of one chip, cut from its centre as in training."""
     window = scene.window
@@ -104,4 +130,5 @@ def predict_chip(
             )
         window = Window((scene.height - chip) // 2, (scene.width - chip) // 2, chip, chip)
     image, _ = checkpoint.contract.read(scene, window)
-    return predict_logits(model, torch.from_numpy(image)[None], device=device)[0].numpy()
+    number = views or int(checkpoint.metadata.get("views", 1))
+    return predict_logits(model, torch.from_numpy(image)[None], device=device, views=number)[0].numpy()

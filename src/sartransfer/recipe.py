@@ -8,17 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic_core import ValidationError
 
 from sartransfer.errors import InputError, RecipeError, nearest
+from sartransfer.faults import describe_faults, read_yaml, set_value
 
 
 class Strict(BaseModel):
@@ -30,11 +24,11 @@ class Strict(BaseModel):
     @classmethod
     def _known_keys(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            allowed = {f.alias or name for name, f in cls.model_fields.items()} | set(cls.model_fields)
+            allowed = sorted(f.alias or name for name, f in cls.model_fields.items())
             for key in values:
-                if key not in allowed:
+                if key not in allowed and key not in cls.model_fields:
                     raise ValueError(
-                        f"unknown key {key!r}.{nearest(str(key), allowed)} Allowed: {', '.join(sorted(allowed))}"
+                        f"unknown key {key!r}.{nearest(str(key), allowed)} Allowed: {', '.join(allowed)}"
                     )
         return values
 
@@ -195,6 +189,14 @@ class TrainingRecipe(Strict):
     """Processes that read data beside the training; 0: none."""
 
 
+class PredictionRecipe(Strict):
+    """How a trained network is asked."""
+
+    views: Literal[1, 4, 8] = 1
+    """Views of an image whose probabilities are averaged: 1, the image; 4, with its mirror images and both
+    turned by 180 degrees; 8, turned by 90 degrees too. Each view costs one prediction."""
+
+
 class Start(Strict):
     """What every initialization has in common."""
 
@@ -303,6 +305,8 @@ class Recipe(Strict):
     fractions: tuple[float, ...] = (1.0,)
     """Shares of the training scenes, for a label-efficiency curve."""
     training: TrainingRecipe = TrainingRecipe()
+    prediction: PredictionRecipe = PredictionRecipe()
+    """May be changed after training: only the scores are computed anew."""
     primary: PrimaryRecipe
     tests: tuple[str, ...] = ()
     """Test sets to score; empty: all that the catalog has."""
@@ -363,13 +367,13 @@ class Recipe(Strict):
         if not path.is_file():
             raise InputError(f"no recipe at {path}. Give the path of a YAML file.")
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            values = read_yaml(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise RecipeError(f"{path} is not readable as YAML: {error}") from None
         if not isinstance(values, dict):
             raise RecipeError(f"{path} holds {type(values).__name__}, not the keys of a recipe.")
         for override in overrides:
-            _override(values, override)
+            set_value(values, override)
         return parse_recipe(_resolve_paths(values, path.resolve().parent), where=str(path))
 
     def to_yaml(self) -> str:
@@ -408,19 +412,25 @@ def parse_recipe(values: dict[str, Any], *, where: str = "recipe") -> SegmentRec
     try:
         return _ADAPTER.validate_python(values)
     except ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            place = ".".join(str(p) for p in fault["loc"] if p not in ("segment", "classify"))
-            message = fault["msg"].removeprefix("Value error, ")
-            given = fault.get("input")
-            shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
-            lines.append(f"  {place or 'top level'}: {message}{shown}")
+        lines = describe_faults(error.errors(), values)
         raise RecipeError(f"{where} is not a valid recipe:\n" + "\n".join(lines)) from None
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The JSON Schema of recipes, for editors."""
-    return _ADAPTER.json_schema(by_alias=True)
+    """The JSON Schema of recipes, for editors, with the short forms that recipes may use."""
+    schema = _ADAPTER.json_schema(by_alias=True)
+    parts = {name: part["properties"] for name, part in schema["$defs"].items()}
+    for fields in (parts["SegmentRecipe"], parts["ClassifyRecipe"]):
+        _also(fields["seeds"], {"type": "integer", "minimum": 1})
+        _also(fields["initializations"]["additionalProperties"], {"const": "random"})
+    _also(parts["StageRecipe"]["start"], {"const": "random"})
+    _also(parts["DataRecipe"]["bands"]["items"], {"type": "string"})
+    return schema
+
+
+def _also(schema: dict[str, Any], form: dict[str, Any]) -> None:
+    kept = {k: schema.pop(k) for k in list(schema) if k not in ("default", "title")}
+    schema["anyOf"] = [form, kept]
 
 
 def digest(values: Any) -> str:
@@ -462,15 +472,3 @@ def _place(text: str, base: Path) -> str:
         return os.environ[name]
 
     return str(base / Path(re.sub(r"\$\{(\w+)\}", expand, text)).expanduser())
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    key, sign, text = override.partition("=")
-    if not sign:
-        raise RecipeError(f"override {override!r} is not of the form key.subkey=value.")
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise RecipeError(f"override {override!r}: {parent!r} is a value, not a group of keys.")
-    values[last] = yaml.safe_load(text)

@@ -52,9 +52,14 @@ class TestSet:
         return self.relation == "unseen events"
 
 
-def tidy_rows(runs: Iterable[ScoredRun]) -> list[Row]:
-    """Return one row for each value: whole test sets, groups (several in a set) and scenes."""
+def tidy_rows(runs: Iterable[ScoredRun], test_sets: Sequence[TestSet] = ()) -> list[Row]:
+    """Return one row for each value: whole test sets, their groups, and scenes.
+
+    Where several of `test_sets` hold unseen events, the whole and the groups of all of them together follow
+    under the name `UNSEEN`: their scores cannot be had from those of the parts.
+    """
     rows: list[Row] = []
+    unseen = [t.name for t in test_sets if t.events_unseen]
     for run in runs:
         head = (run.initialization, run.fraction, run.seed)
         for test_set, found in run.tests.items():
@@ -65,6 +70,11 @@ def tidy_rows(runs: Iterable[ScoredRun]) -> list[Row]:
             for scene in found.scenes:
                 one = TestScores(test_set, found.classes, (scene,))
                 rows += _rows((*head, test_set, scene.group, scene.id), scene.confusion, one)
+        if len(unseen) > 1:
+            joined = _joined(run, unseen, UNSEEN)
+            for group in ("", *joined.groups):
+                part = joined.of_group(group) if group else joined
+                rows += _rows((*head, UNSEEN, group, ""), part.confusion, part)
     return rows
 
 
@@ -79,13 +89,16 @@ def _rows(
 
 
 def rows_csv(rows: Iterable[Row]) -> str:
-    """Return rows as CSV text; an undefined value is an empty field."""
+    """Return rows as CSV text; an undefined value is an empty field.
+
+    Values have all their digits: rounded ones would break ties between sign patterns, and change a p.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
         value = row[-1]
-        writer.writerow((*row[:-1], "" if math.isnan(value) else f"{value:.6g}"))
+        writer.writerow((*row[:-1], "" if math.isnan(value) else repr(float(value))))
     return text.getvalue()
 
 
@@ -156,7 +169,8 @@ def contrasts(
     """Return each planned difference on each test set, and on all unseen events together, with two statements.
 
     Differences are paired by seed, and by seed and group; a seed that either start lacks is left out. Within
-    one test set and fraction the t tests are corrected for the number of contrasts (Holm).
+    one test set and fraction the t tests are corrected for the number of planned contrasts (Holm); one that
+    cannot be tested (runs missing, score undefined) counts as not significant.
     """
     found = []
     sets = [(t.name, [t.name], t.events_unseen) for t in test_sets]
@@ -173,7 +187,8 @@ def contrasts(
                     left = [_joined(index[a, fraction, s], members, name) for s in both]
                     right = [_joined(index[b, fraction, s], members, name) for s in both]
                     family.append((a, b, both, left, right))
-            adjusted = _adjusted([_differences(left, right, recipe.primary) for *_, left, right in family])
+            tested = [_differences(left, right, recipe.primary) for *_, left, right in family]
+            adjusted = _adjusted(tested, len(pairs(recipe)))
             for (a, b, both, left, right), p in zip(family, adjusted, strict=True):
                 found.append(_contrast(a, b, fraction, name, both, left, right, recipe, events_unseen, p))
     return found
@@ -190,11 +205,14 @@ def _differences(
     return np.array([value_of(x, primary) - value_of(y, primary) for x, y in zip(left, right, strict=True)])
 
 
-def _adjusted(family: Sequence[NDArray[np.float64]]) -> list[float | None]:
-    """Holm over the contrasts of one family; None where there is only one, or nothing to test."""
-    if len(family) < 2 or any(len(d) < 2 or not np.isfinite(d).all() for d in family):
+def _adjusted(family: Sequence[NDArray[np.float64]], planned: int) -> list[float | None]:
+    """Holm over the `planned` contrasts of one family; None where there is only one, or nothing to test."""
+    testable = [len(d) >= 2 and bool(np.isfinite(d).all()) for d in family]
+    if planned < 2:
         return [None] * len(family)
-    return [float(p) for p in holm(np.array([t_test_p(d) for d in family]))]
+    p = [t_test_p(d) if able else 1.0 for d, able in zip(family, testable, strict=True)]
+    corrected = holm([*p, *[1.0] * (planned - len(p))])
+    return [float(q) if able else None for q, able in zip(corrected, testable, strict=False)]
 
 
 def _contrast(

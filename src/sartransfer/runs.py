@@ -45,7 +45,9 @@ class RunFolder:
 
         What lies there from a run of another identity is moved aside (``seed0.old-1``), never deleted.
         """
-        if self.record and self.record.get("identity") != identity:
+        # A folder without a record may hold weights and a resume state of anything: it counts as another run.
+        taken = self.path.is_dir() and any(self.path.iterdir())
+        if taken and self.record.get("identity") != identity:
             number = 1
             while (old := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
                 number += 1
@@ -100,6 +102,8 @@ def _content(path: Path) -> bytes:
                 digest.update(file.read())
     except FileNotFoundError:
         raise InputError(f"the catalog names {path}, which does not exist.") from None
+    except OSError as error:
+        raise InputError(f"the catalog names {path}, which cannot be read: {error.strerror}.") from None
     return digest.digest()
 
 

@@ -86,6 +86,7 @@ def train_job(
     device: str,
     recipe_yaml: str,
     extra: dict[str, Any] | None = None,
+    views: int = 1,
     notify: Notify | None = None,
 ) -> InitializationReport:
     """Train one job into `folder`: build, initialize, fit, and leave checkpoints, curves and reports there.
@@ -94,7 +95,8 @@ def train_job(
         job: what to train. folder: where; an unfinished run of the same `identity` is resumed.
         data: its scenes. stages_folder: where links of chains are kept and shared.
         device: ``cpu`` or ``cuda``. recipe_yaml: the resolved recipe, kept beside the weights.
-        extra: more facts for ``run.json``. notify: called after each epoch.
+        extra: more facts for ``run.json``. views: how many the checkpoint is to be asked with.
+        notify: called after each epoch.
 
     Returns:
         What the initialization found, adapted and left random.
@@ -123,6 +125,7 @@ def train_job(
         "classes": list(classes),
         "contract": data.contract.to_json(),
         "chip": job.data.chip,
+        "views": views,
         "primary": job.primary.model_dump(mode="json", by_alias=True),
         "initialization": report.to_json(),
         "identity": identity,
@@ -200,12 +203,16 @@ def train_stages(
     """
     reports: list[InitializationReport] = []
     before: RunFolder | None = None
-    chain = ""
+    chain = content_of(start.stages[0].start)
     for number, stage in enumerate(start.stages):
         catalog = open_catalog(stage.data)
         job = stage_job(stage, start, before, number)
-        # Where the stage before lies is a path; what it is, is already in `chain`.
-        identity = replace(job, start=stage.start).identity(fingerprint(catalog), chain)
+        # Where the stage before lies is a path; what it is, is already in `chain`. How its first layer meets
+        # the bands may be the chain's word, which enters where it is not the default.
+        met = job.start.model_dump(mode="json", include={"first_layer", "select"}, exclude_defaults=True)
+        given = stage.start.model_dump(mode="json", include={"first_layer", "select"}, exclude_defaults=True)
+        history = digest([chain, met]) if met != given else chain
+        identity = replace(job, start=stage.start).identity(fingerprint(catalog), history)
         folder = RunFolder(stages_folder / f"{number + 1}-{stage.name}-{identity}")
         if folder.status(identity) == "finished":
             reports.append(InitializationReport.from_json(read_json(folder.path / "initialization.json")))
@@ -235,13 +242,21 @@ def stage_job(stage: StageRecipe, chain: StagesStart, before: RunFolder | None, 
         raise RecipeError(f"stage {stage.name!r} names no model, and neither does the initialization.")
     start: Initialization = stage.start
     if before is not None:
+        if stage.start.from_ != "random":
+            raise RecipeError(
+                f"stage {stage.name!r} starts from the stage before it, not from {stage.start.from_!r}: leave "
+                "`from` out there, or make it the first stage."
+            )
+        own = stage.start if {"first_layer", "select"} & stage.start.model_fields_set else chain
         start = RunStart.model_validate(
             {
                 "from": "run",
                 "path": str(before.path),
                 "which": chain.stages[number - 1].training.weights,
-                "first_layer": chain.first_layer,
+                "first_layer": own.first_layer,
+                "select": own.select,
                 "allow_missing": stage.start.allow_missing,
+                "freeze": stage.start.freeze,
             }
         )
     primary = PrimaryRecipe.model_validate({"metric": "iou_macro" if stage.task == "segment" else "accuracy"})
@@ -253,7 +268,11 @@ def stage_job(stage: StageRecipe, chain: StagesStart, before: RunFolder | None, 
 def content_of(start: Initialization) -> str:
     """Return a hash of the files behind an initialization: its weights, or the data of its stages; else empty."""
     if isinstance(start, StagesStart):
-        return digest([fingerprint(open_catalog(stage.data, check=False)) for stage in start.stages])
+        files = content_of(start.stages[0].start)
+        return digest(
+            [fingerprint(open_catalog(stage.data, check=False)) for stage in start.stages]
+            + ([files] if files else [])
+        )
     if isinstance(start, FileStart):
         path = Path(start.path)
         if not path.is_file():

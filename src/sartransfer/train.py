@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from sartransfer.catalog import IGNORE_INDEX
 from sartransfer.data.patches import EpochSampler, Samples, SceneStore, WholeScenes, class_frequencies
-from sartransfer.errors import InputError, OutputError
+from sartransfer.errors import InputError, OutputError, RecipeError
 from sartransfer.losses import build_loss
 from sartransfer.metrics import confusion_matrix, scores
 from sartransfer.models import Network
@@ -231,8 +231,10 @@ class Learner(LightningModule):
         scheduler: torch.optim.lr_scheduler.LRScheduler
         if schedule.name == "one-cycle":
             rates = [float(g["lr"]) for g in optimizer.param_groups]
+            # PyTorch divides by the length of the rise, which is 0 where it is to take one step exactly.
+            share = schedule.warmup * (1 + 1e-6) if schedule.warmup * steps == 1 else schedule.warmup
             scheduler = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, rates, total_steps=steps, pct_start=schedule.warmup
+                optimizer, rates, total_steps=steps, pct_start=share
             )
         elif schedule.name == "cosine":
             scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=schedule.min_lr)
@@ -264,6 +266,7 @@ class Keeper(Callback):
         self.rows: list[dict[str, float | None]] = []
         self.best_value = math.inf
         self.best_epoch = 0
+        self.stop_value = math.inf
         self.waited = 0
         self.began = time.perf_counter()
 
@@ -274,6 +277,7 @@ class Keeper(Callback):
             "rows": self.rows,
             "best_value": self.best_value,
             "best_epoch": self.best_epoch,
+            "stop_value": self.stop_value,
             "waited": self.waited,
             "plateau": None
             if plateau is None
@@ -284,9 +288,19 @@ class Keeper(Callback):
         """Take up what an earlier process left."""
         self.rows, self.best_value = state["rows"], state["best_value"]
         self.best_epoch, self.waited = state["best_epoch"], state["waited"]
+        self.stop_value = state.get("stop_value", self.best_value)
         self._plateau_state = state["plateau"]
+        # Lightning makes the iterator of a resumed epoch before the epoch starts: workers must know the epoch.
+        self.samples.epoch = len(self.rows)
+        self._resumed = True
 
     _plateau_state: dict[str, Any] | None = None
+    _resumed = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do no further epoch where the one before was the last: killed after it, before the run was closed."""
+        if self.rows and self._is_over(len(self.rows)):
+            trainer.should_stop = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seed what the epoch draws, from the run's seed and the epoch."""
@@ -297,6 +311,11 @@ class Keeper(Callback):
         torch.manual_seed(
             int(np.random.SeedSequence([self.seed, trainer.current_epoch]).generate_state(1)[0])
         )
+        if self._resumed:
+            # An iterator of a DataLoader draws one number when it is made. In a resumed epoch that was done
+            # before the seeding, in any other epoch but the first it comes after: dropout must not see that.
+            torch.empty((), dtype=torch.int64).random_()
+            self._resumed = False
         self.learner.reset()
         self.began = time.perf_counter()
 
@@ -310,6 +329,11 @@ class Keeper(Callback):
             "learning_rate": float(trainer.optimizers[0].param_groups[-1]["lr"]),
             "seconds": round(time.perf_counter() - self.began, 2),
         }
+        if not math.isfinite(row["train_loss"] or 0.0):
+            raise RecipeError(
+                f"the training diverged: its loss is {row['train_loss']} in epoch {epoch}. Lower "
+                "training.optimizer.lr, or set training.gradient_clip."
+            )
         if learner.validation_count:
             row["validation_loss"] = learner.validation_sum / learner.validation_count
             value = primary_value(learner.confusion, self.task.primary, self.task.classes, learner.top2)
@@ -320,14 +344,16 @@ class Keeper(Callback):
         logger = trainer.logger
         if logger is not None:
             logger.log_metrics({k: v for k, v in row.items() if k != "epoch" and v is not None}, step=epoch)
-        stop = self.task.training.early_stop
-        ends = epoch >= self.task.training.epochs or (stop is not None and self.waited >= stop.patience)
-        if ends:
+        if self._is_over(epoch):
             self._write("last", epoch)
             trainer.should_stop = True
         self._save(trainer)
         if self.progress:
             self.progress(epoch, self.task.training.epochs, row)
+
+    def _is_over(self, epoch: int) -> bool:
+        stop = self.task.training.early_stop
+        return epoch >= self.task.training.epochs or (stop is not None and self.waited >= stop.patience)
 
     def _judge(self, row: dict[str, float | None], epoch: int) -> None:
         if row["validation_loss"] is None:  # nothing to judge by: the newest weights are the best there are
@@ -340,10 +366,17 @@ class Keeper(Callback):
             self.learner.plateau.step(loss)
         metric = row["validation_metric"]
         value = loss if self.task.training.monitor == "loss" else (math.inf if metric is None else -metric)
+        if math.isnan(value):
+            value = math.inf  # nothing compares with NaN: kept as best, it would never be beaten
         delta = self.task.training.early_stop.min_delta if self.task.training.early_stop else 0.0
-        if value < self.best_value - delta or self.best_epoch == 0:
-            self.best_value, self.best_epoch, self.waited = value, epoch, 0
+        first = self.best_epoch == 0
+        if first or value < self.best_value:
+            self.best_value, self.best_epoch = value, epoch
             self._write("best", epoch)
+        if (
+            first or value < self.stop_value - delta
+        ):  # too small a gain is kept, but does not prolong the wait
+            self.stop_value, self.waited = value, 0
         else:
             self.waited += 1
 

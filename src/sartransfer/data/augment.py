@@ -61,7 +61,8 @@ def restretch(
             offsets.append(shift + own[band.name])
             continue
         a, b = (plain.get(name) for name in band.difference)
-        if a is None or b is None:  # a band that is not an input of its own: only its difference can move
+        if a is None or b is None or not a.unit == b.unit == band.unit:
+            # a band that is not an input of its own, or in another unit: only its difference can move
             offsets.append(recipe.band_shift * generator.uniform(-1, 1))
             continue
         moved = shift * (a.std - b.std) + own[a.name] * a.std - own[b.name] * b.std

@@ -71,8 +71,9 @@ def fit_normalization(contract: InputContract, scenes: Iterable[Scene]) -> Input
     if count == 0:
         raise InputError("no valid pixel in the training scenes: nothing to normalize by.")
     std = np.sqrt(squares / count)
-    for band, deviation in zip(contract.bands, std, strict=True):
-        if not deviation > 0:
+    for band, average, deviation in zip(contract.bands, mean, std, strict=True):
+        # Sums of a constant .1 round: what is left over is no deviation (float32 steps by 1.2e-7 of the value).
+        if not deviation > 1e-7 * abs(average):
             raise InputError(f"band {band.name!r} is constant over the training scenes; leave it out.")
     bands = (
         replace(band, mean=float(m), std=float(s))

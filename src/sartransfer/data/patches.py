@@ -77,6 +77,10 @@ class SceneStore:
         self, index: int, window: Window | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], Target]:
         """Return image (C, H, W) normalized, valid (H, W) and the target of a scene or of a window in it."""
+        if window is not None and not window.is_inside(*self.shape(index)):
+            raise InputError(
+                f"{window} leaves scene {self.entries[index].id!r} of {self.shape(index)} pixels."
+            )
         if self._cache is None:
             return self._decode(index, window)
         if index not in self._cache:

@@ -1,0 +1,127 @@
+"""What the command line shows: paths, verdicts, failures, tables, and how a comparison goes on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from sartransfer.gather import Comparison
+    from sartransfer.plan import Plan
+
+out = Console()
+err = Console(stderr=True)
+
+
+def show_path(what: str, path: Path) -> None:
+    """Print where something was written."""
+    out.print(f"{what}: {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def show_verdict(result: "Comparison") -> None:
+    """Print the verdict, a sentence a line."""
+    for sentence in result.verdict:
+        out.print(escape(sentence), highlight=False, soft_wrap=True)
+
+
+def score_table(name: str, confusion: Any, classes: tuple[str, ...], top2: float | None) -> Table:
+    """Return the scores of one test set as a table."""
+    from sartransfer.metrics import tidy
+
+    table = Table("class", "metric", "value", title=escape(name))
+    rows = list(tidy(confusion, classes))
+    if top2 is not None:
+        rows.append(("", "top2", top2))
+    for class_, metric, value in rows:
+        table.add_row(escape(class_), metric, "undefined" if value != value else f"{value:.4f}")
+    return table
+
+
+def show_estimate(plan: "Plan", device: str) -> None:
+    """Measure a few steps and print what a comparison takes and what it can find."""
+    from sartransfer.plan import estimate
+
+    with out.status("measuring three training steps a network ..."):
+        found = estimate(plan, device)
+    table = Table("", "", show_header=False, title=f"{escape(plan.recipe.name)}: what it takes")
+    table.add_row("runs", f"{found['runs']}, of which {found['open']} are still to be done")
+    for name, seconds in found["seconds_per_run"].items():
+        table.add_row(f"one run, {escape(name)}", f"at most {_duration(seconds)}")
+    table.add_row(
+        "time in all", f"at most {_duration(found['seconds'])} on this machine, after the stages of chains"
+    )
+    table.add_row("memory", f"about {found['memory_bytes'] / 2**30:.1f} GiB")
+    table.add_row("disk", f"about {found['disk_bytes'] / 2**30:.2f} GiB")
+    n = found["seeds"]
+    table.add_row(f"smallest p with {n} seeds", f"{found['smallest_p']:.3f} (exact sign-flip test)")
+    for sd, difference in found["detectable"].items():
+        text = "none: too few seeds to be certain" if difference == float("inf") else f"{difference:.3f}"
+        table.add_row(f"smallest difference found, if seeds differ by {sd:g}", text)
+    out.print(table)
+    out.print(
+        "Smallest difference: what is called better in four of five comparisons, for that standard deviation "
+        "of the paired differences between seeds (in the primary metric, on a fixed test set).",
+        soft_wrap=True,
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def failure_words(runs: Sequence[dict[str, Any]], of: int) -> str:
+    """Return what went wrong in the runs that failed: each reason once, with the runs it stopped."""
+    reasons: dict[str, list[str]] = {}
+    for run in runs:
+        share = f", {run['fraction']:.0%} of the labels" if run["fraction"] < 1 else ""
+        reasons.setdefault(str(run["error"]), []).append(
+            f"{run['initialization']}{share}, seed {run['seed']}"
+        )
+    lines = [f"{why} ({'; '.join(names)})" for why, names in reasons.items()]
+    return f"{len(runs)} of {of} runs failed: " + "\n".join(lines)
+
+
+class Watcher:
+    """Shows runs and epochs as they go: a live line in a terminal, a line a run elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
+            console=err, transient=True, disable=not err.is_terminal,
+        )  # fmt: skip
+        self.bar = self.progress.add_task("", total=1, note="")
+        self.told: set[str] = set()
+
+    def __enter__(self) -> "Watcher":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def run(self, number: int, of: int, name: str, state: str) -> None:
+        """Print a finished run, or begin the bar of a new one."""
+        if state == "begins":
+            self.progress.update(
+                self.bar, description=f"[{number}/{of}] {escape(name)}", completed=0, note=""
+            )
+            return
+        if state in self.told:
+            state = "failed, as before"
+        elif state.startswith("failed"):
+            self.told.add(state)
+        err.print(f"[{number}/{of}] {name}: {state}", highlight=False, markup=False, soft_wrap=True)
+
+    def epoch(self, name: str, epoch: int, of: int, row: dict[str, Any]) -> None:
+        """Move the bar."""
+        note = f"loss {row['train_loss']:.3f}"
+        if row.get("validation_metric") is not None:
+            note += f", validation {row['validation_metric']:.3f}"
+        self.progress.update(self.bar, total=of, completed=epoch, note=f"{epoch}/{of} {note}")

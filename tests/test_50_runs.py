@@ -1,0 +1,248 @@
+"""A run's folder: its states, what it keeps, and the fingerprint of what it was trained on."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_data import make_catalog
+
+from sartransfer.catalog import Asset
+from sartransfer.errors import InputError, OutputError
+from sartransfer.radar.units import parse_unit
+from sartransfer.runs import (
+    WHOLE_FILE,
+    RunFolder,
+    commit_of,
+    environment,
+    fingerprint,
+    read_json,
+    write_json,
+    write_text,
+)
+from sartransfer.scene import Band
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_run_goes_from_missing_over_unfinished_to_finished(tmp_path):
+    run = RunFolder(tmp_path / "runs" / "random" / "seed0")
+    assert run.record == {}
+    assert run.status("a") == "missing"
+    run.start("a", "recipe: text\n", {"seed": 3})
+    assert run.status("a") == "unfinished"
+    assert run.status("b") == "missing"
+    assert (run.path / "recipe.yaml").read_text() == "recipe: text\n"
+    (run.path / "resume.pt").write_text("state")
+    run.finish({"epochs": 5})
+    assert run.status("a") == "finished"
+    assert names(run.path) == ["recipe.yaml", "run.json"]  # the resume state went
+    record = run.record
+    assert (record["seed"], record["epochs"], record["error"]) == (3, 5, None)
+    assert record["started"] <= record["finished"]
+
+
+def test_an_unfinished_or_failed_run_is_taken_up_where_it_was(tmp_path):
+    run = RunFolder(tmp_path / "seed0")
+    run.start("a", "", {})
+    write_json(run.path / "run.json", run.record | {"started": "2020-01-01T00:00:00Z"})
+    (run.path / "resume.pt").write_text("state")
+    run.fail("out of memory")
+    assert run.status("a") == "failed"
+    assert run.record["error"] == "out of memory"
+    run.start("a", "", {})
+    assert run.status("a") == "unfinished"
+    assert "error" not in run.record
+    assert run.record["started"] == "2020-01-01T00:00:00Z"
+    assert (run.path / "resume.pt").read_text() == "state"
+
+
+def test_another_run_is_moved_aside_never_deleted(tmp_path):
+    run = RunFolder(tmp_path / "seed0")
+    for identity in "abc":
+        run.start(identity, f"of {identity}", {})
+        (run.path / "resume.pt").write_text(f"state of {identity}")
+    assert names(tmp_path) == ["seed0", "seed0.old-1", "seed0.old-2"]
+    assert run.status("c") == "unfinished"
+    assert (tmp_path / "seed0.old-1" / "resume.pt").read_text() == "state of a"
+    assert (tmp_path / "seed0.old-2" / "recipe.yaml").read_text() == "of b"
+    assert RunFolder(tmp_path / "seed0.old-2").status("b") == "unfinished"
+
+
+def test_a_state_of_nobody_knows_what_is_not_resumed(tmp_path):
+    run = RunFolder(tmp_path / "seed0")
+    run.start("a", "", {})
+    (run.path / "resume.pt").write_text("state")
+    (run.path / "run.json").unlink()
+    run.start("b", "", {})
+    assert not (run.path / "resume.pt").exists()
+    assert (tmp_path / "seed0.old-1" / "resume.pt").read_text() == "state"
+
+
+def test_a_run_that_failed_before_it_began_is_started_anew(tmp_path):
+    run = RunFolder(tmp_path / "seed0")
+    run.fail("no such weights")
+    assert run.status("a") == "missing"
+    run.start("a", "", {})
+    assert run.status("a") == "unfinished"
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    run = RunFolder(tmp_path)
+    (tmp_path / "run.json").write_text('{"identity": "a", ')
+    with pytest.raises(InputError, match=r"run.json is damaged .* delete it and run again"):
+        run.status("a")
+
+
+# ---- files ----
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_refused_and_the_old_file_stays(tmp_path, value):
+    file = tmp_path / "a.json"
+    write_json(file, {"x": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(file, {"x": [value]})
+    assert read_json(file) == {"x": 1}
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
+    file = tmp_path / "a.json"
+    write_json(file, {"ä": None})
+    assert json.loads(file.read_text(encoding="utf-8")) == {"ä": None}
+
+    def full(self, text, encoding):
+        with self.open("w") as half:
+            half.write(text[:5])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(OutputError, match=r"No space left on device\. Free some space"):
+            write_json(file, {"new": 1})
+    assert read_json(file) == {"ä": None}
+    assert names(tmp_path) == ["a.json"]
+
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_text(file, "half")
+    assert read_json(file) == {"ä": None}
+
+
+def test_missing_and_foreign_files_are_named(tmp_path):
+    with pytest.raises(InputError, match="there is no"):
+        read_json(tmp_path / "none.json")
+    (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="is damaged"):
+        read_json(tmp_path / "b.json")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_text(tmp_path / "no" / "such" / "a.txt", "")
+
+
+# ---- fingerprint ----
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    return make_catalog(tmp_path / "here", {"train": 2, "test": 1}, size=8)
+
+
+def elsewhere(catalog, folder):
+    """The same files at another place, under other names."""
+    folder.mkdir()
+    entries = []
+    for number, entry in enumerate(catalog.entries):
+        path = Path(shutil.copy(entry.label, folder / f"x{number}.npz"))
+        entries.append(replace(entry, assets=(Asset(path, bands=entry.assets[0].bands),), label=path))
+    return catalog.with_entries(entries)
+
+
+def test_the_place_of_the_files_does_not_matter(catalog, tmp_path):
+    assert fingerprint(elsewhere(catalog, tmp_path / "there")) == fingerprint(catalog)
+
+
+def test_one_byte_matters(catalog):
+    before = fingerprint(catalog)
+    file = catalog.entries[1].label
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    assert fingerprint(catalog) != before
+
+
+def test_so_does_everything_else_that_a_result_depends_on(catalog):
+    first, *rest = catalog.entries
+    asset = first.assets[0]
+    vv = Band("vv", parse_unit("sigma0_db"))
+    others = [
+        catalog.with_entries([replace(first, split="validation"), *rest]),
+        catalog.with_entries([replace(first, group="another"), *rest]),
+        catalog.with_entries([replace(first, id="another"), *rest]),
+        catalog.with_entries([replace(first, category="water"), *rest]),
+        catalog.with_entries(
+            [replace(first, assets=(replace(asset, bands=(vv, replace(vv, name="x"))),)), *rest]
+        ),
+        catalog.with_entries([replace(first, label=None), *rest]),
+        catalog.with_entries([*rest, first]),
+        catalog.with_entries(rest),
+        replace(catalog, classes=("water", "land")),
+        replace(catalog, label_values={0: 1, 1: 0}),
+    ]
+    found = [fingerprint(c) for c in (catalog, *others)]
+    assert len(set(found)) == len(found)
+
+
+def test_large_files_are_known_by_size_and_both_ends(catalog, tmp_path, monkeypatch):
+    assert WHOLE_FILE >= 2 << 20  # otherwise the two ends would overlap
+    large = tmp_path / "large.npz"
+
+    def of(size, *marks):
+        with large.open("wb") as file:
+            file.truncate(size)
+            for place in marks:
+                file.seek(place)
+                file.write(b"x")
+        first, *rest = catalog.entries
+        return fingerprint(catalog.with_entries([replace(first, label=large), *rest]))
+
+    size = WHOLE_FILE + 1
+    found = [of(size), of(size + 1), of(size, 0), of(size, (1 << 20) - 1), of(size, size - 1)]
+    assert len(set(found)) == len(found)
+    assert of(WHOLE_FILE, WHOLE_FILE // 2) != of(WHOLE_FILE)  # up to the limit, every byte
+
+
+def test_a_file_that_is_missing_or_cannot_be_read_is_named(catalog, tmp_path):
+    first, *rest = catalog.entries
+    with pytest.raises(InputError, match=r"none\.npz, which does not exist"):
+        fingerprint(catalog.with_entries([replace(first, label=tmp_path / "none.npz"), *rest]))
+    with pytest.raises(InputError, match="which cannot be read"):
+        fingerprint(catalog.with_entries([replace(first, label=tmp_path), *rest]))
+
+
+# ---- environment ----
+
+
+def test_the_environment_can_be_written_and_says_what_numbers_depend_on():
+    found = environment("cpu", "fp32")
+    json.dumps(found, allow_nan=False)
+    import torch
+
+    assert torch.__version__.startswith(found["packages"]["torch"].partition("+")[0])
+    assert found["packages"]["numpy"] == np.__version__
+    assert (found["device"], found["precision"]) == ("cpu", "fp32")
+    assert found["memory_gib"] > 0
+    assert "/" not in found["platform"]
+
+
+def test_a_folder_without_git_has_no_commit(tmp_path):
+    assert commit_of(tmp_path) == (None, None)
