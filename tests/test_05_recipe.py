@@ -168,7 +168,7 @@ def write(folder, text):
         ("name: a\nname: b", ["key 'name' stands twice", "line 2"]),
         ("training:\n  epochs: 3\n  epochs: 4", ["key 'epochs' stands twice", "line 3"]),
         ("name: !!python/object/apply:os.getcwd []", ["not readable as YAML", "python/object"]),
-        ("[" * 5000, ["not readable as YAML"]),
+        ("[" * 1500, ["not readable as YAML"]),
         ("", ["holds NoneType, not the keys of a recipe"]),
         ("- a\n- b", ["holds list, not the keys of a recipe"]),
         ("a: &a {b: *a}", ["not readable as YAML", "holds itself"]),

@@ -129,7 +129,7 @@ def test_one_image_is_never_taken_for_two():
     neither = InputContract((InputBand("a", "sigma0_db", "VV"), InputBand("b", "sigma0_db", "VV")))
     for contract in (by_name, neither):
         for call in (contract.check, contract.read):
-            with pytest.raises(InputError, match="no band '(after|b)'"):
+            with pytest.raises(InputError, match=r"no band '(after|b)'"):
                 call(single)
 
 

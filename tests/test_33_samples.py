@@ -79,7 +79,7 @@ def test_units_come_from_the_scene_or_the_recipe():
     assert [b.unit for b in resolve_contract(bands, scene).bands] == ["sigma0", "sigma0_db"]
     with pytest.raises(UnitError, match="unit of band 'a' is unknown"):
         resolve_contract((), scene_of(np.zeros((2, 4, 4), dtype=np.float32), unit="unknown"))
-    with pytest.raises(InputError, match="Did you mean|Must be one of"):
+    with pytest.raises(InputError, match=r"Did you mean|Must be one of"):
         resolve_contract((BandRecipe(name="c"),), scene)
     with pytest.raises(UnitError, match="the network expects gamma0"):
         resolve_contract((BandRecipe(name="a", unit="gamma0"),), scene)

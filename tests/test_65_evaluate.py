@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import special
 from sklearn import metrics as peer
 
 from sartransfer import predict
@@ -67,7 +68,8 @@ def make_checkpoint(folder, name="unet-resnet18", **options):
     for tensor_name, tensor in model.named_buffers():  # as if trained: batch norm that is not the identity
         if tensor_name.endswith("running_var"):
             tensor.uniform_(0.2, 0.6)
-    with torch.no_grad():  # and a last layer that tells the classes apart
+    with torch.no_grad():  # and a last layer that tells the classes apart, not too surely
+        dict(model.named_parameters())[model.classifier_names[0]].mul_(0.02)
         logits = model.eval()(1.5 * torch.randn(4, 2, 64, 64)).transpose(0, 1).flatten(1)
         dict(model.named_parameters())[model.classifier_names[1]].sub_(logits.mean(dim=1))
     write_checkpoint(folder / "best", model, {"classes": CLASSES, "contract": CONTRACT, "chip": None})
@@ -128,6 +130,35 @@ def test_each_scenes_confusion_is_sklearns_on_the_same_pixels(tmp_path, scenes, 
     assert whole["iou"] == pytest.approx(iou, nan_ok=True)
     assert np.isnan(scores(found.scenes[3].confusion)["accuracy"])  # 0/0 is undefined
     assert found.top2() is None
+
+
+def test_every_scene_is_seen_by_as_many_views_as_asked(tmp_path, scenes, catalog):
+    """Four views by hand: the image and its three mirror images, probabilities averaged."""
+    checkpoint = make_checkpoint(tmp_path)
+    found = evaluate_checkpoint(checkpoint, catalog, "test", views=4)
+    for score, (_, data, valid, label) in zip(found.scenes, scenes, strict=True):
+        shares = 0
+        for flips in ((), (1,), (2,), (1, 2)):
+            logits = by_hand(checkpoint, np.flip(data, flips), np.flip(valid, [f - 1 for f in flips]))
+            shares = shares + np.flip(special.softmax(logits, axis=0), flips)
+        counts = valid & (label != 0)
+        truth = np.select([label == 1, label == 2, label == 7], [0, 1, 2], -1)[counts]
+        expected = confusion_of(truth, shares.argmax(axis=0)[counts])
+        assert np.abs(score.confusion - expected).sum() <= 2  # ties within rounding may fall either way
+    assert found.views == 4
+    made = replace(checkpoint, metadata={**checkpoint.metadata, "views": 4})
+    assert [s.confusion.tolist() for s in evaluate_checkpoint(made, catalog, "test").scenes] == [
+        s.confusion.tolist() for s in found.scenes
+    ]
+    write_scores(found, tmp_path)
+    assert read_scores(tmp_path, "test", 4).views == read_scores(tmp_path, "test").views == 4
+    assert read_scores(tmp_path, "test", 1) is None  # scored, but not so
+
+
+def confusion_of(truth, guess):
+    if truth.size == 0:
+        return np.zeros((3, 3), dtype=np.int64)
+    return peer.confusion_matrix(truth, guess, labels=[0, 1, 2])
 
 
 def test_a_scene_by_windows_counts_every_pixel_once(tmp_path, monkeypatch, scenes, catalog):

@@ -364,20 +364,18 @@ def process(*words, cwd, **more):
     )
 
 
-def test_a_mistake_ends_the_process_with_code_2(tmp_path, trained):
-    scene(tmp_path / "scene.tif")
+def test_a_mistake_ends_the_process_with_code_2(tmp_path):
     for words, expected in (
         (["compare", "no.yaml"], "error: no recipe at no.yaml. Give the path of a YAML file.\n"),
-        (["predict", trained, "no.tif", "-o", "map.tif"], "error: no.tif is not there."),
+        (["catalog", "list", "no.csv"], "error: no.csv is not there. Check the path of the catalog.\n"),
     ):
         run = process(*words, cwd=tmp_path)
         printed, said = run.communicate()
         assert (run.returncode, printed) == (2, "")
-        assert said.startswith(expected)
-        assert len(said.splitlines()) == 1
+        assert said == expected
 
 
-def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path, data, call):
+def test_ctrl_c_ends_with_130_and_keeps_the_epochs(tmp_path, data):
     path = recipe(tmp_path, data / "catalog.csv")
     more = ("-o", "out", "--set", "training.epochs=2000")
     run = process("compare", path, *more, cwd=tmp_path)

@@ -1,6 +1,7 @@
 """The package: what it exports, what it does not load, what it must not hold, and that arrays are enough."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -116,10 +117,15 @@ def test_training_and_inference_need_no_rasterio(tmp_path):
     assert lines[3] == "False"
 
 
+@functools.cache
+def parsed():
+    return [(path, list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))) for path in MODULES]
+
+
 def calls(name):
     """Every call of a function, by its last name, in the package: (module, keyword arguments)."""
-    for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, nodes in parsed():
+        for node in nodes:
             if isinstance(node, ast.Call) and ast.unparse(node.func) == name:
                 yield path.name, {k.arg: ast.unparse(k.value) for k in node.keywords}
 

@@ -101,17 +101,17 @@ def evaluate_checkpoint(
             f"{', '.join(catalog.classes)}. They must be the same, in the same order."
         )
     model = checkpoint.model.to(device).eval()
-    number = views or int(checkpoint.metadata.get("views", 1))
+    views = views or int(checkpoint.metadata.get("views", 1))
     found = []
     for number, entry in enumerate(entries):
         scene = open_entry(entry)
         if checkpoint.model.task == "classify":
-            found.append(_score_chip(checkpoint, model, catalog, entry, scene, device, number))
+            found.append(_score_chip(checkpoint, model, catalog, entry, scene, device, views))
         else:
-            found.append(_score_scene(checkpoint, model, catalog, entry, scene, device, number))
+            found.append(_score_scene(checkpoint, model, catalog, entry, scene, device, views))
         if progress:
             progress(number + 1, len(entries))
-    return TestScores(test_set, catalog.classes, tuple(found), number)
+    return TestScores(test_set, catalog.classes, tuple(found), views)
 
 
 def _score_scene(
@@ -154,8 +154,8 @@ def _score_chip(
 
 
 def _check_finite(logits: torch.Tensor, scene: Scene) -> None:
-    """Refuse NaN: argmax would make a class of it."""
-    if not bool(torch.isfinite(logits).all()):
+    """Refuse NaN: argmax would make a class of it. (-inf is a probability of 0, as averaged views can have.)"""
+    if bool((torch.isnan(logits) | torch.isposinf(logits)).any()):
         raise InputError(
             f"scene {scene.id!r}: the network's answer holds NaN or infinity. Has its training diverged? "
             "A smaller training.optimizer.lr or training.gradient_clip may help."
