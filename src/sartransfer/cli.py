@@ -55,6 +55,10 @@ Overrides = Annotated[
         "--set", help="Change a setting: --set training.epochs=3 (repeatable; paths as in the recipe)."
     ),
 ]
+Views = Annotated[
+    int | None,
+    typer.Option(help="Flips and turns to average: 1, 4 or 8; default: as the checkpoint was made for."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for runs and results.")]
 
@@ -189,14 +193,15 @@ def evaluate(
         Path | None, typer.Option("--out", "-o", help="Write the scores as JSON too.")
     ] = None,
     overwrite: Overwrite = False,
+    views: Views = None,
     device: Device = "auto",
 ) -> None:
     """Score a checkpoint on the scenes of a recipe, a catalog or a dataset."""
     from sartransfer.data.resolve import open_catalog
     from sartransfer.evaluate import evaluate_checkpoint, log_look, scores_json
     from sartransfer.models.checkpoint import read_checkpoint
-    from sartransfer.runs import write_json
-    from sartransfer.train import choose_device
+    from sartransfer.predict import choose_device
+    from sartransfer.runs import chosen_weights, write_json
 
     if [recipe, catalog, dataset].count(None) != 2:
         raise SartransferError("name the scenes to score on: --recipe, --catalog or --dataset, one of them.")
@@ -205,7 +210,7 @@ def evaluate(
     if json_out and not json_out.parent.is_dir():
         raise OutputError(f"{json_out} cannot be written: there is no folder {json_out.parent}.")
     device = choose_device(device)
-    read = read_checkpoint(checkpoint)
+    read = read_checkpoint(checkpoint, which=chosen_weights(checkpoint))
     if recipe is not None:
         found = open_catalog(_recipe(recipe).data, check=False)
     else:
@@ -220,7 +225,7 @@ def evaluate(
         )
     collected = {}
     for name in sets:
-        scores = evaluate_checkpoint(read, found, name, device=device)
+        scores = evaluate_checkpoint(read, found, name, device=device, views=views)
         out.print(score_table(name, scores.confusion, scores.classes, scores.top2()))
         collected[name] = scores_json(scores)
         folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
@@ -233,32 +238,40 @@ def evaluate(
 @app.command()
 def predict(
     checkpoint: CheckpointPath,
-    scene: Annotated[Path, typer.Argument(help="A scene: GeoTIFF, PNG, JPEG or .npz.", metavar="SCENE")],
+    scene: Annotated[
+        str,
+        typer.Argument(
+            help="A scene: GeoTIFF, PNG, JPEG or .npz; several files of one scene as 'BEFORE|AFTER'.",
+            metavar="SCENE",
+        ),
+    ],
     target: Annotated[Path, typer.Option("--out", "-o", help="The map to write: a GeoTIFF.")],
     bands: Annotated[
         str | None,
         typer.Option(
-            help="What the scene's bands are, in file order, where the file does not say: VV=sigma0_db,VH=sigma0_db."
+            help="What the bands are, in file order, where the file does not say: VV=sigma0_db,VH=sigma0_db; "
+            "for several files 'before=sigma0_db|after=sigma0_db'."
         ),
     ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write class probabilities too, as MAP-probabilities.tif.")
     ] = False,
     overwrite: Overwrite = False,
+    views: Views = None,
     device: Device = "auto",
 ) -> None:
     """Map a scene with a trained network: classes as a GeoTIFF, georeferenced as the scene."""
     from sartransfer.mapping import predict_scene
-    from sartransfer.scene import parse_bands
-    from sartransfer.train import choose_device
+    from sartransfer.predict import choose_device
 
     result = predict_scene(
         checkpoint,
         scene,
         target,
-        bands=parse_bands(bands) if bands else None,
+        bands=bands,
         probabilities=probabilities,
         overwrite=overwrite,
+        views=views,
         device=choose_device(device),
     )
     total = sum(result.counts.values())

@@ -16,10 +16,10 @@ from sartransfer.gather import Comparison, gather
 from sartransfer.models.checkpoint import read_checkpoint
 from sartransfer.models.initialize import InitializationReport
 from sartransfer.plan import Plan, PlannedRun, plan_comparison
+from sartransfer.predict import choose_device
 from sartransfer.recipe import Recipe, StagesStart
 from sartransfer.runs import commit_of, read_json, write_text
 from sartransfer.stages import train_job, train_stages
-from sartransfer.train import choose_device
 
 __all__ = ["Comparison", "Watcher", "compare", "gather", "plan_comparison", "train_one"]
 
@@ -178,8 +178,8 @@ def _run_in_processes(plan: Plan, jobs: int, device: str, watcher: Watcher | Non
             number = waiting[future]
             try:
                 state = future.result()
-            except OutputError:
-                pool.shutdown(wait=False, cancel_futures=True)  # the disk is full: those that wait stay open
+            except (OutputError, KeyboardInterrupt):
+                pool.shutdown(wait=False, cancel_futures=True)  # those that wait stay open
                 raise
             except BrokenExecutor:
                 raise SartransferError(

@@ -360,10 +360,8 @@ def _matrix(axes: Axes, matrix: NDArray[np.float64], classes: Sequence[str], tit
     size = 9.0 if len(classes) <= 6 else 7.0 if len(classes) <= 11 else 5.0
     for i, j in np.ndindex(*share.shape):
         value = share[i, j]
-        if np.isnan(value):
-            words = "–"
-        else:
-            words = f"{100 * value:.1f}" if len(classes) <= 6 else f"{100 * value:.0f}"
+        digits = 1 if len(classes) <= 6 else 0
+        words = "–" if np.isnan(value) else f"{100 * value:.{digits}f}"
         faint = len(classes) > 6 and value < 0.005
         colour = "white" if value > 0.55 else "#bbbbbb" if faint else "#222222"
         axes.text(j, i, words, ha="center", va="center", fontsize=size, color=colour)

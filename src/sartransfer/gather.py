@@ -10,6 +10,7 @@ from sartransfer import __version__
 from sartransfer.evaluate import read_scores
 from sartransfer.panels import write_panels
 from sartransfer.plan import Plan, PlannedRun
+from sartransfer.predict import choose_precision
 from sartransfer.results import (
     ScoredRun,
     contrasts,
@@ -20,7 +21,6 @@ from sartransfer.results import (
     verdict_words,
 )
 from sartransfer.runs import environment, read_json, write_json, write_text
-from sartransfer.train import choose_precision
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from sartransfer.errors import InputError, OutputError
 from sartransfer.geotiff import write_geotiff
 from sartransfer.models.checkpoint import Checkpoint, read_checkpoint
 from sartransfer.predict import HALO, ONE_PASS_PIXELS, predict_windows
-from sartransfer.readers import open_scene
-from sartransfer.scene import Band, Reading, Scene
+from sartransfer.readers import open_files
+from sartransfer.runs import chosen_weights
+from sartransfer.scene import Band, Reading, Scene, format_bands
 
 NODATA = 255
 SAMPLE = 2048 * 2048  # pixels of a scene, evenly spread, that are looked at for what is odd
@@ -40,7 +41,7 @@ def predict_scene(
     scene: str | Path | Scene,
     out: str | Path,
     *,
-    bands: tuple[Band, ...] | None = None,
+    bands: tuple[Band, ...] | str | None = None,
     probabilities: bool = False,
     overwrite: bool = False,
     views: int | None = None,
@@ -50,9 +51,11 @@ def predict_scene(
 
     Args:
         checkpoint: a run folder, a checkpoint's path, or a checkpoint that was read.
-        scene: a file that a reader knows, or an open scene.
+        scene: a file that a reader knows, several files of one scene as ``before.tif|after.tif``, or an open
+            scene.
         out: where the map goes (uint8, 255 where the scene has no value; class names and colours inside).
-        bands: what the scene's bands are, where the file does not say.
+        bands: what the scene's bands are, where the file does not say; as text in the words of
+            `scene.parse_bands`, file by file with the same ``|``.
         probabilities: write ``<out>-probabilities.tif`` too: one float32 band a class, NaN without a value.
         overwrite: replace a map that is there.
         views: flips and turns that are averaged (1, 4, 8); None: as many as the checkpoint was made for.
@@ -67,14 +70,18 @@ def predict_scene(
         OutputError: the map exists already or cannot be written; nothing is left then.
     """
     if not isinstance(checkpoint, Checkpoint):
-        checkpoint = read_checkpoint(Path(checkpoint))
+        path = Path(checkpoint)
+        checkpoint = read_checkpoint(path, which=chosen_weights(path))
     if checkpoint.model.task != "segment":
         raise InputError("this checkpoint classifies whole patches; maps are made by segmentation networks.")
     out = Path(out)
     extra = out.with_name(f"{out.stem}-probabilities.tif") if probabilities else None
-    _check_out(out, extra, None if isinstance(scene, Scene) else Path(scene), overwrite)
+    files = [] if isinstance(scene, Scene) else [Path(name.strip()) for name in str(scene).split("|")]
+    _check_out(out, extra, files, overwrite)
     if not isinstance(scene, Scene):
-        scene = open_scene(scene, bands=bands)
+        scene = open_files(
+            str(scene), bands if isinstance(bands, str) or bands is None else format_bands(bands)
+        )
     checkpoint.contract.check(scene)
     model = checkpoint.model.to(device).eval()
     classes = checkpoint.classes
@@ -117,7 +124,7 @@ def predict_scene(
     return MapResult(out, extra, found, tuple(warnings))
 
 
-def _check_out(out: Path, extra: Path | None, scene: Path | None, overwrite: bool) -> None:
+def _check_out(out: Path, extra: Path | None, files: Sequence[Path], overwrite: bool) -> None:
     """Refuse what could not be written in the end, before anything is computed."""
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise OutputError(f"{out} does not end in .tif: a map is written as a GeoTIFF. Change the name.")
@@ -126,7 +133,7 @@ def _check_out(out: Path, extra: Path | None, scene: Path | None, overwrite: boo
     for path in (out, extra):
         if path is None or not path.exists():
             continue
-        if scene is not None and scene.exists() and path.samefile(scene):
+        if any(file.exists() and path.samefile(file) for file in files):
             raise OutputError(f"{path} is the scene itself, which would be lost. Choose another name.")
         if path.is_dir():
             raise OutputError(f"{path} is a folder. Give the name of a file.")

@@ -14,13 +14,13 @@ from sartransfer.data.resolve import open_catalog, open_training_data
 from sartransfer.errors import RecipeError, one_of
 from sartransfer.losses import build_loss
 from sartransfer.models import build_model
-from sartransfer.predict import autocast
+from sartransfer.predict import autocast, choose_device, choose_precision
 from sartransfer.recipe import Recipe, StagesStart
 from sartransfer.results import TestSet
 from sartransfer.runs import RunFolder, fingerprint
 from sartransfer.stages import Job, content_of
 from sartransfer.statistics import smallest_detectable_difference, smallest_sign_flip_p
-from sartransfer.train import choose_device, choose_precision, keep_freed_memory
+from sartransfer.train import keep_freed_memory
 
 
 @dataclass(frozen=True, slots=True)

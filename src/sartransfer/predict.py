@@ -8,13 +8,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sartransfer.errors import InputError
+from sartransfer.errors import InputError, one_of
 from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.scene import Scene, Window
 
 ONE_PASS_PIXELS = 2048 * 2048  # up to this many pixels a scene goes through in one pass
 HALO = 256  # pixels around a window that are computed and thrown away
 CORE = 1024  # side of the part of a window that is kept
+
+
+def choose_device(wanted: str) -> str:
+    """Return ``cuda`` or ``cpu`` for ``auto``; raises `InputError` for a device that is not there."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device={wanted!r}, but no CUDA device is here. Use device=cpu.")
+    if wanted != "cpu" and not wanted.startswith("cuda"):
+        raise InputError(f"device={wanted!r} is not known. Must be one of: auto, cpu, cuda.")
+    return wanted
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """Return ``bf16`` or ``fp32``: ``auto`` takes bf16 where the processor computes in it."""
+    if wanted != "auto":
+        return wanted
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[None]:
@@ -40,8 +60,10 @@ def predict_logits(
         (B, K, H, W) for segmentation, (B, K) for classification.
 
     Raises:
-        InputError: another number of channels than the network has.
+        InputError: another number of channels than the network has, or of views than 1, 4 or 8.
     """
+    if views != 1 and views not in VIEWS:
+        raise InputError(one_of("views", views, (1, *VIEWS)))
     expected = getattr(model, "in_channels", images.shape[1])
     if images.shape[1] != expected:
         raise InputError(f"the network takes {expected} bands, the image has {images.shape[1]}.")

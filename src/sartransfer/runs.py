@@ -75,6 +75,11 @@ class RunFolder:
         )
 
 
+def chosen_weights(path: Path) -> str:
+    """Return which weights stand for a run folder: what its recipe said, ``best`` where nothing is said."""
+    return str(RunFolder(path).record.get("weights", "best")) if path.is_dir() else "best"
+
+
 def fingerprint(catalog: Catalog) -> str:
     """Return a hash of a catalog and of the content of every file it names; places do not enter."""
     total = hashlib.sha256()

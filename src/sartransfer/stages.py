@@ -15,6 +15,7 @@ from sartransfer.models import Network, build_model
 from sartransfer.models.checkpoint import read_checkpoint
 from sartransfer.models.initialize import InitializationReport, load_initialization
 from sartransfer.models.weights import Weights, library_weights, read_weights
+from sartransfer.predict import choose_precision
 from sartransfer.recipe import (
     DataRecipe,
     FileStart,
@@ -31,7 +32,7 @@ from sartransfer.recipe import (
     without_places,
 )
 from sartransfer.runs import RunFolder, environment, fingerprint, read_json, write_json
-from sartransfer.train import Fitted, Task, choose_precision, fit
+from sartransfer.train import Fitted, Task, fit
 
 Notify = Callable[[str, int, int, dict[str, Any]], None]
 """Called after each epoch with what is trained, the epoch, the number of epochs and the row of the curves."""
@@ -102,7 +103,12 @@ def train_job(
         What the initialization found, adapted and left random.
     """
     precision = choose_precision(job.training.precision, device)
-    facts = {"environment": environment(device, precision), "seed": job.seed, **(extra or {})}
+    facts = {
+        "environment": environment(device, precision),
+        "seed": job.seed,
+        "weights": job.training.weights,
+        **(extra or {}),
+    }
     folder.start(identity, recipe_yaml, facts)
     classes = data.catalog.classes
     torch.manual_seed(job.seed)

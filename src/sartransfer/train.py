@@ -27,8 +27,11 @@ from sartransfer.losses import build_loss
 from sartransfer.metrics import confusion_matrix, scores
 from sartransfer.models import Network
 from sartransfer.models.checkpoint import write_checkpoint
+from sartransfer.predict import choose_device, choose_precision
 from sartransfer.recipe import PrimaryRecipe, TrainingRecipe
 from sartransfer.runs import write_text
+
+__all__ = ["CURVES", "Fitted", "Task", "choose_device", "choose_precision", "fit", "keep_freed_memory"]
 
 CURVES = ("epoch", "train_loss", "validation_loss", "validation_metric", "learning_rate", "seconds")
 Progress = Callable[[int, int, dict[str, Any]], None]
@@ -58,26 +61,6 @@ class Fitted:
     """Epoch (from 1) whose weights are kept as best."""
     curves: list[dict[str, float | None]]
     """One row an epoch, columns as in `CURVES`."""
-
-
-def choose_device(wanted: str) -> str:
-    """Return ``cuda`` or ``cpu`` for ``auto``; raises `InputError` for a device that is not there."""
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device={wanted!r}, but no CUDA device is here. Use device=cpu.")
-    if wanted != "cpu" and not wanted.startswith("cuda"):
-        raise InputError(f"device={wanted!r} is not known. Must be one of: auto, cpu, cuda.")
-    return wanted
-
-
-def choose_precision(wanted: str, device: str) -> str:
-    """Return ``bf16`` or ``fp32``: ``auto`` takes bf16 where the processor computes in it."""
-    if wanted != "auto":
-        return wanted
-    if device.startswith("cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
 
 
 def keep_freed_memory() -> None:

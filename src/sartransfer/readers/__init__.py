@@ -4,8 +4,9 @@ from sartransfer.readers.opening import (
     ENDINGS,
     READERS,
     open_entry,
+    open_files,
     open_scene,
     read_label,
 )
 
-__all__ = ["ENDINGS", "READERS", "open_entry", "open_scene", "read_label"]
+__all__ = ["ENDINGS", "READERS", "open_entry", "open_files", "open_scene", "read_label"]

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
+from sartransfer.catalog import IGNORE_INDEX, Asset, Catalog, Entry
 from sartransfer.errors import InputError, nearest, one_of
 from sartransfer.readers.array import open_array, read_key
 from sartransfer.readers.geotiff import open_geotiff_scene
 from sartransfer.readers.image import open_image, read_image_values
-from sartransfer.scene import Band, GeoReference, Scene, Source, Window
+from sartransfer.scene import Band, GeoReference, Scene, Source, Window, parse_bands
 
 Reader = Callable[[Path, tuple[Band, ...]], Scene]
 
@@ -80,6 +80,21 @@ def open_scene(path: str | Path, reader: str | None = None, bands: Sequence[Band
             f"{path} is not there. Check the path; a catalog's paths are relative to the catalog."
         )
     return READERS[reader](path, tuple(bands or ()))
+
+
+def open_files(files: str, bands: str | None = None) -> Scene:
+    """Open a scene as people write it: one path, or several files of one scene as ``before.tif|after.tif``.
+
+    `bands`: what the bands are, in the words of `scene.parse_bands`, file by file with the same ``|``.
+    """
+    paths = [Path(p.strip()) for p in files.split("|")]
+    words = [w.strip() for w in bands.split("|")] if bands else [""] * len(paths)
+    if len(words) != len(paths):
+        raise InputError(f"{len(paths)} files, but bands for {len(words)}: separate both with '|', alike.")
+    assets = tuple(Asset(p, bands=parse_bands(w) if w else ()) for p, w in zip(paths, words, strict=True))
+    if len(assets) == 1:
+        return open_scene(assets[0].path, bands=assets[0].bands or None)
+    return open_entry(Entry(id=paths[-1].stem, assets=assets))
 
 
 def open_entry(entry: Entry) -> Scene:
