@@ -1,5 +1,6 @@
 """Array in, array out: a network's answer for one image, in one pass or by overlapping windows."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
@@ -72,8 +73,8 @@ def predict_logits(
         if views == 1:
             logits: Tensor = model(images)
             return logits.float().cpu()
-        shares = torch.stack([_seen(model, images, *view) for view in VIEWS[views]]).mean(0)
-    return shares.log().cpu()
+        seen = torch.stack([_seen(model, images, *view) for view in VIEWS[views]])
+    return (seen.logsumexp(0) - math.log(views)).cpu()
 
 
 VIEWS = {
@@ -84,9 +85,9 @@ VIEWS = {
 
 
 def _seen(model: nn.Module, images: Tensor, turns: int, mirror: bool) -> Tensor:
-    """Return the probabilities of one view of `images`, turned back."""
+    """Return the logarithms of the probabilities of one view of `images`, turned back."""
     view = torch.rot90(images.flip(-1) if mirror else images, turns, (-2, -1))
-    shares: Tensor = model(view.contiguous(memory_format=torch.channels_last)).float().softmax(1)
+    shares: Tensor = model(view.contiguous(memory_format=torch.channels_last)).float().log_softmax(1)
     if shares.ndim == 2:
         return shares
     back = torch.rot90(shares, -turns, (-2, -1))
