@@ -725,3 +725,45 @@ def test_the_store_and_the_contract_are_what_a_checkpoint_carries(tmp_path, cata
         == "unet-resnet18"
     )
     assert AugmentRecipe() == task.training.augment
+
+
+# ---- a moving average of the weights ----
+
+
+def test_the_average_is_the_formula_over_all_steps_and_survives_a_stop(tmp_path, catalog, monkeypatch):
+    """The kept weights are the average worked out by hand from the weights after each step."""
+    settings = {"epochs": 3, "average": 0.9, "batch_size": 5}
+    steps = []
+    update = train.AveragedModel.update_parameters
+
+    def spy(self, model):
+        steps.append({n: t.detach().clone() for n, t in model.state_dict().items()})
+        update(self, model)
+
+    monkeypatch.setattr(train.AveragedModel, "update_parameters", spy)
+    fitted = run_fit(tmp_path / "straight", make_task(catalog, settings))
+    assert len(steps) == 6  # two batches an epoch
+    expected = steps[0]
+    for n, now in enumerate(steps[1:], start=1):
+        kept = min(0.9, (1 + n) / (10 + n))
+        for name, old in expected.items():
+            expected[name] = old * kept + now[name] * (1 - kept) if old.is_floating_point() else now[name]
+    found = tensors(tmp_path / "straight", "last")
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value.contiguous(), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(found["encoder.conv1.weight"], steps[-1]["encoder.conv1.weight"], atol=1e-6)
+
+    saved = train.Keeper._save
+
+    def cut(self, trainer):
+        saved(self, trainer)
+        if len(self.rows) == 2:
+            raise PowerError
+
+    monkeypatch.setattr(train.Keeper, "_save", cut)
+    with pytest.raises(PowerError):
+        run_fit(tmp_path / "cut", make_task(catalog, settings))
+    monkeypatch.setattr(train.Keeper, "_save", saved)
+    again = run_fit(tmp_path / "cut", make_task(catalog, settings))
+    assert numbers(again.curves) == numbers(fitted.curves)
+    assert same_tensors(tensors(tmp_path / "straight", "last"), tensors(tmp_path / "cut", "last"))

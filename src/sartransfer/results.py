@@ -341,8 +341,8 @@ def _sentence(contrast: dict[str, Any], statement: dict[str, Any], here: str, sh
         number += "."
     place = f"{statement['scope']}, {here}{share}"
     place = place[0].upper() + place[1:]
-    if verdict in ("better", "worse"):
-        return f"{place}: {a} is {verdict} than {b}:{number} {statement['reason']}"
+    if verdict in ("better", "worse"):  # its reason would only repeat the numbers
+        return f"{place}: {a} is {verdict} than {b}:{number}"
     return f"{place}: {a} against {b}: {verdict}.{number} {statement['reason']}"
 
 

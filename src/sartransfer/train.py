@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from sartransfer.catalog import IGNORE_INDEX
@@ -131,6 +132,7 @@ def fit(
             log_every_n_steps=10**9,
         )
         model.to(memory_format=torch.channels_last)
+        learner.judged.to(memory_format=torch.channels_last)
         trainer.fit(
             learner,
             train_dataloaders=_train_loader(samples, task.training),
@@ -154,7 +156,26 @@ class Learner(LightningModule):
             options=task.training.loss_options,
         )
         self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
+        self.averaged: AveragedModel | None = None
+        if task.training.average:
+            self.averaged = average_of(model, task.training.average)
         self.reset()
+
+    @property
+    def judged(self) -> Network:
+        """What is validated and kept: the network, or the moving average of its weights."""
+        if self.averaged is None:
+            return self.model
+        network: Network = self.averaged.module
+        return network
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the average after each step (not after each batch whose gradient is only added up)."""
+        if self.averaged is not None and self.trainer.global_step > self.averaged_steps:
+            self.averaged_steps = self.trainer.global_step
+            self.averaged.update_parameters(self.model)
+
+    averaged_steps = 0
 
     def reset(self) -> None:
         """Forget what the epoch summed up."""
@@ -175,7 +196,7 @@ class Learner(LightningModule):
         """Add a batch of whole scenes to the validation loss and the confusion matrix."""
         images = batch["image"].contiguous(memory_format=torch.channels_last)
         mask = batch["mask"]
-        logits = self.model(images).float()
+        logits = self.judged(images).float()
         known = int((mask != IGNORE_INDEX).sum())
         if known:
             self.validation_sum += float(self.loss(logits, mask)) * known
@@ -364,7 +385,7 @@ class Keeper(Callback):
             self.waited += 1
 
     def _write(self, name: str, epoch: int) -> None:
-        write_checkpoint(self.folder / name, self.learner.model, {**self.metadata, "epoch": epoch})
+        write_checkpoint(self.folder / name, self.learner.judged, {**self.metadata, "epoch": epoch})
 
     def _save(self, trainer: Trainer) -> None:
         temporary = self.folder / ".resume.pt.tmp"
@@ -374,6 +395,26 @@ class Keeper(Callback):
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise OutputError(f"cannot write {self.folder}/resume.pt: {error.strerror}.") from None
+
+
+def average_of(model: Network, decay: float) -> AveragedModel:
+    """Return a moving average of `model`'s weights and batch-norm statistics (Polyak and Juditsky 1992).
+
+    After step n each value is kept by the share min(decay, (1 + n) / (10 + n)): early steps, which the random
+    start still rules, are forgotten quickly.
+    """
+
+    def move(averaged: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
+        kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
+        for mine, new in zip(averaged, current, strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(new.to(mine), 1 - kept)
+            else:
+                mine.copy_(new)
+
+    averaged = AveragedModel(model, multi_avg_fn=move, use_buffers=True)
+    averaged.requires_grad_(False)
+    return averaged
 
 
 def primary_value(
