@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from sartransfer.catalog import IGNORE_INDEX
@@ -27,6 +26,7 @@ from sartransfer.errors import InputError, OutputError, RecipeError
 from sartransfer.losses import build_loss
 from sartransfer.metrics import confusion_matrix, scores
 from sartransfer.models import Network
+from sartransfer.models.averaging import AveragedModel, average_of
 from sartransfer.models.checkpoint import write_checkpoint
 from sartransfer.predict import choose_device, choose_precision
 from sartransfer.recipe import PrimaryRecipe, TrainingRecipe
@@ -166,8 +166,7 @@ class Learner(LightningModule):
         """What is validated and kept: the network, or the moving average of its weights."""
         if self.averaged is None:
             return self.model
-        network: Network = self.averaged.module
-        return network
+        return cast(Network, self.averaged.module)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the average after each step (not after each batch whose gradient is only added up)."""
@@ -395,26 +394,6 @@ class Keeper(Callback):
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise OutputError(f"cannot write {self.folder}/resume.pt: {error.strerror}.") from None
-
-
-def average_of(model: Network, decay: float) -> AveragedModel:
-    """Return a moving average of `model`'s weights and batch-norm statistics (Polyak and Juditsky 1992).
-
-    After step n each value is kept by the share min(decay, (1 + n) / (10 + n)): early steps, which the random
-    start still rules, are forgotten quickly.
-    """
-
-    def move(averaged: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
-        kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
-        for mine, new in zip(averaged, current, strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(new.to(mine), 1 - kept)
-            else:
-                mine.copy_(new)
-
-    averaged = AveragedModel(model, multi_avg_fn=move, use_buffers=True)
-    averaged.requires_grad_(False)
-    return averaged
 
 
 def primary_value(
