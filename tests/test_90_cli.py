@@ -487,6 +487,20 @@ def test_a_catalog_is_listed_checked_and_written(call, tmp_path, data):
     assert "leak " in printed
 
 
+def test_folds_hold_each_group_out_once(call, tmp_path, data):
+    assert call("catalog", "folds", data / "catalog.csv", "-o", tmp_path, "--folds", "4")[0] == 0
+    folds = [read_catalog(tmp_path / f"fold-{i}.csv") for i in (1, 2, 3, 4)]
+    held = [e.id for fold in folds for e in fold.in_split("held-out")]
+    source = read_catalog(data / "catalog.csv")
+    assert sorted(held) == sorted(e.id for e in source.entries if e.split in ("train", "validation"))
+    for fold in folds:
+        groups = {e.group or e.id for e in fold.in_split("held-out")}
+        assert groups.isdisjoint({e.group or e.id for e in fold.in_split("train")})
+    code, _, said = call("catalog", "folds", data / "catalog.csv", "-o", tmp_path, "--folds", "4")
+    assert code == 2
+    assert "exists" in said
+
+
 def test_what_was_trained_is_found_scored_and_reported(call, tmp_path, data):
     path = recipe(tmp_path, data / "catalog.csv", seeds=2)
     out = tmp_path / "out"

@@ -117,7 +117,10 @@ def demo(
     with Watcher() as watcher:
         result = run_demo(folder, seed=seed, device=device, watcher=watcher)
     show_verdict(result.comparison)
-    out.print("The images are simulated: optical and multilook SAR pictures of the same kind of landscape.")
+    out.print(
+        "The images are simulated: optical and multilook SAR pictures of the same kind of landscape.",
+        soft_wrap=True,
+    )
     show_path("report", result.report)
     show_path("map", result.map.path)
     show_path("figure", result.figure)
@@ -413,6 +416,24 @@ def _recipe(path: Path, overrides: list[str] | None = None, folder: Path | None 
     if kept is not None and kept.exists() and kept.samefile(path):
         raise OutputError(f"{path} would be replaced by the resolved recipe. Choose another folder (-o).")
     return recipe
+
+
+@catalog_app.command("folds")
+def catalog_folds(
+    source: CatalogSource,
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for one catalog a fold.")],
+    number: Annotated[int, typer.Option("--folds", min=2, help="How many folds.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Cut a catalog into folds by group, for cross-validation: each group is the test set `held-out` of one fold."""
+    from sartransfer.catalog import write_catalog
+    from sartransfer.data.splits import group_folds
+
+    folds = group_folds(_catalog(source), number, seed, name="held-out")
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, fold in enumerate(folds, start=1):
+        show_path("catalog", write_catalog(fold, folder / f"fold-{i}.csv", overwrite=overwrite))
 
 
 if __name__ == "__main__":

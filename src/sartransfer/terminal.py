@@ -17,7 +17,9 @@ err = Console(stderr=True)
 
 
 def show_path(what: str, path: Path) -> None:
-    """Print where something was written."""
+    """Print where something was written, as seen from here where it lies below."""
+    if path.is_absolute() and path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
     out.print(f"{what}: {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
