@@ -24,7 +24,12 @@ def show_path(what: str, path: Path) -> None:
 
 
 def show_verdict(result: "Comparison") -> None:
-    """Print the verdict, a sentence a line."""
+    """Print what each start found and adapted, and the verdict, a sentence a line."""
+    from sartransfer.models.initialize import InitializationReport
+
+    for name, values in result.results["initialization_reports"].items():
+        words = InitializationReport.from_json(values).describe()
+        out.print(escape(f"{name}: {words}"), highlight=False, soft_wrap=True)
     for sentence in result.verdict:
         out.print(escape(sentence), highlight=False, soft_wrap=True)
 
