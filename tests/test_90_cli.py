@@ -378,12 +378,17 @@ def test_a_mistake_ends_the_process_with_code_2(tmp_path):
 def test_ctrl_c_ends_with_130_and_keeps_the_epochs(tmp_path, data):
     path = recipe(tmp_path, data / "catalog.csv")
     more = ("-o", "out", "--set", "training.epochs=2000")
-    run = process("compare", path, *more, cwd=tmp_path)
+    # A shell starts what it puts into the background with SIGINT ignored, and children inherit that.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    run = process("compare", path, *more, cwd=tmp_path, **heard)
     curves = tmp_path / "out/runs/random/1/seed0/curves.csv"
     while run.poll() is None and not (curves.is_file() and curves.read_text().count("\n") > 2):
         time.sleep(0.05)  # the only way to know how far another process is
     run.send_signal(signal.SIGINT)
-    printed, said = run.communicate()
+    try:
+        printed, said = run.communicate(timeout=120)
+    finally:
+        run.kill()
     assert run.returncode == 130, said
     assert printed == ""
     assert said == "stopped: finished runs and epochs are kept, and the same command goes on from there.\n"

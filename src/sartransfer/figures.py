@@ -111,10 +111,18 @@ def draw_differences(results: Results, fraction: float) -> Figure | None:
             axes.axvline(0, color="#222222", linewidth=0.9, zorder=1)
             axes.xaxis.set_major_formatter(_ScoreTicks(sign=True))
             _widen(axes)
+        _frame(list(panels.values()), contrasts)
         figure.supxlabel(f"difference in {_metric(results)}, a − b   (right of 0: a is better)", fontsize=9)
         dark = "#222222"
         fixed = Line2D([], [], color=dark, marker="o", linewidth=2.4, label="on this test set, 95 % interval")
-        new = Line2D([], [], color=dark, marker="o", linewidth=1.1, label="on new events, 95 % interval")
+        new = Line2D(
+            [],
+            [],
+            color=dark,
+            marker="o",
+            linewidth=1.1,
+            label="on new events, 95 % interval (an arrow: it runs on)",
+        )
         new.set_markerfacecolor("white")
         seed = Line2D([], [], color=dark, marker=".", linewidth=0, alpha=0.6, label="one seed, this test set")
         figure.legend(handles=[fixed, new, seed], loc="outside upper left", ncols=3, frameon=False)
@@ -387,6 +395,31 @@ def _efficiency(axes: Axes, rows: Sequence[Mapping[str, Any]], colour: str, mark
     for fraction, row in zip(x, rows, strict=True):
         seeds = _floats(row["values"])
         axes.plot(np.full(seeds.size, fraction), seeds, ".", color=colour, alpha=0.35, markersize=4)
+
+
+def _frame(panels: Sequence[Axes], contrasts: Sequence[Mapping[str, Any]]) -> None:
+    """Set the common frame by seeds and fixed test sets; an interval over few events runs out of it, with an arrow.
+
+    With two events it may span more than the whole scale, and all else would shrink to a point.
+    """
+    values = [v for c in contrasts for v in c["per_seed"] if v is not None] + [0.0]
+    for c in contrasts:
+        for s in c["statements"]:
+            if s["scope"] == "on this test set":
+                values += [s[k] for k in ("low", "high") if s[k] is not None]
+    room = max(0.6 * (max(values) - min(values)), 0.01)
+    low, high = min(values) - room, max(values) + room
+    for axes in panels:
+        for line in list(axes.lines):
+            places, heights = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+            if len(places) != 2 or line.get_transform() != axes.transData or heights[0] != heights[1]:
+                continue
+            for end, marker, edge in ((places.min(), "<", low), (places.max(), ">", high)):
+                if end < low or end > high:
+                    axes.plot(
+                        [edge], heights[:1], marker, color=line.get_color(), markersize=6, clip_on=False
+                    )
+        axes.set_xlim(low, high)
 
 
 def _widen(axes: Axes) -> None:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sartransfer import __version__
 from sartransfer.evaluate import read_scores
 from sartransfer.panels import write_panels
 from sartransfer.plan import Plan, PlannedRun
 from sartransfer.predict import choose_precision
+from sartransfer.recipe import without_places
 from sartransfer.results import (
     ScoredRun,
     contrasts,
@@ -79,7 +82,7 @@ def gather(plan: Plan, device: str = "cpu") -> Comparison:
         "runs": runs,
         "confusion": list(_confusions(scored, plan)),
         "initialization_reports": _reports(plan),
-        "recipe": recipe.to_yaml(),
+        "recipe": yaml.safe_dump(without_places(recipe.to_json()), sort_keys=False, allow_unicode=True),
         "recipe_hash": recipe.digest(),
         "environment": _environment(plan) or environment(device, precision),
         "data": _data_json(plan),
