@@ -375,7 +375,8 @@ def test_a_mistake_ends_the_process_with_code_2(tmp_path):
         assert said == expected
 
 
-def test_ctrl_c_ends_with_130_and_keeps_the_epochs(tmp_path, data):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_from_outside_it_says_so_and_keeps_the_epochs(tmp_path, data, sent, code):
     path = recipe(tmp_path, data / "catalog.csv")
     more = ("-o", "out", "--set", "training.epochs=2000")
     # A shell starts what it puts into the background with SIGINT ignored, and children inherit that.
@@ -384,12 +385,12 @@ def test_ctrl_c_ends_with_130_and_keeps_the_epochs(tmp_path, data):
     curves = tmp_path / "out/runs/random/1/seed0/curves.csv"
     while run.poll() is None and not (curves.is_file() and curves.read_text().count("\n") > 2):
         time.sleep(0.05)  # the only way to know how far another process is
-    run.send_signal(signal.SIGINT)
+    run.send_signal(sent)
     try:
         printed, said = run.communicate(timeout=120)
     finally:
         run.kill()
-    assert run.returncode == 130, said
+    assert run.returncode == code, said
     assert printed == ""
     assert said == "stopped: finished runs and epochs are kept, and the same command goes on from there.\n"
     assert (curves.parent / "resume.pt").is_file()

@@ -76,12 +76,13 @@ def main() -> None:
         hint = " Free some space, or choose another place." if error.errno in FULL else ""
         _fail(f"{place}{error.strerror}.{hint}")
     except SystemExit as end:
-        if not _interrupted(end):
+        terminated = type(end).__name__ == "SIGTERMException"  # Lightning's, which would exit with 0
+        if not terminated and not _interrupted(end):
             raise
         resumes = any(word in sys.argv[1:2] for word in ("compare", "demo", "train"))
         text = "finished runs and epochs are kept, and the same command goes on from there."
         err.print(f"stopped: {text if resumes else 'nothing was written.'}", highlight=False, soft_wrap=True)
-        sys.exit(130)
+        sys.exit(143 if terminated else 130)
 
 
 def _fail(message: str) -> None:
