@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sartransfer.catalog import Asset, Catalog, Entry
-from sartransfer.data.check import check_catalog
+from sartransfer.data.check import check_catalog, unit_warnings
 from sartransfer.data.datasets import DATASETS, class_folders
 from sartransfer.data.leakage import check_leakage, refuse_leaks, relation
 from sartransfer.data.splits import assign_validation
@@ -17,7 +17,8 @@ from sartransfer.errors import InputError, LeakageError
 from sartransfer.geotiff import write_geotiff
 from sartransfer.radar.units import parse_unit
 from sartransfer.readers import open_entry, read_label
-from sartransfer.scene import parse_bands
+from sartransfer.readers.array import write_array
+from sartransfer.scene import Band, parse_bands
 
 RNG = np.random.default_rng(0)
 
@@ -230,3 +231,20 @@ def test_the_real_patches(name, folder, counts):
     catalog = DATASETS[name](DATA / folder)
     assert (len(catalog.in_split("train")), len(catalog.in_split("test"))) == counts
     assert open_entry(catalog.entries[0]).read().valid.all()
+
+
+def test_decibels_declared_linear_are_noticed(tmp_path):
+    """Before anything is trained: the commonest unit mix-up, in a catalog and in a comparison's warnings."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        write_array(
+            tmp_path / f"{name}.npz",
+            rng.normal(-13, 4, (1, 32, 32)).astype(np.float32),
+            (Band("VV", parse_unit("sigma0"), "VV"),),
+            label=np.zeros((32, 32), np.uint8),
+        )
+    entries = tuple(Entry(n, (Asset(tmp_path / f"{n}.npz"),), category="x") for n in ("a", "b"))
+    catalog = Catalog("mixed up", entries, ("x",))
+    assert [(p.kind, p.id) for p in check_catalog(catalog)] == [("unit", "a"), ("unit", "b")]
+    assert "decibels, perhaps" in check_catalog(catalog)[0].message
+    assert len(unit_warnings(catalog)) == 2

@@ -310,7 +310,10 @@ def schema() -> None:
 
 CatalogSource = Annotated[
     str,
-    typer.Argument(help="A catalog (CSV, GeoJSON), or a known dataset as NAME=FOLDER.", metavar="CATALOG"),
+    typer.Argument(
+        help="A catalog (CSV, GeoJSON), a recipe (its data), or a known dataset as NAME=FOLDER.",
+        metavar="CATALOG",
+    ),
 ]
 
 
@@ -388,6 +391,10 @@ def _catalog(source: str) -> Any:
     from sartransfer.catalog import read_catalog
     from sartransfer.data.datasets import DATASETS
 
+    if Path(source).suffix in (".yaml", ".yml"):
+        from sartransfer.data.resolve import open_catalog
+
+        return open_catalog(_recipe(Path(source)).data, check=False)
     name, sign, folder = source.partition("=")
     if sign and name in DATASETS:
         return DATASETS[name](Path(folder))

@@ -86,10 +86,14 @@ class InputContract:
             for name in names:
                 source, target = scene.band(name).unit, parse_unit(band.unit)
                 if not can_convert(source, target):
+                    if source.quantity is Quantity.UNKNOWN:
+                        raise UnitError(
+                            f"scene {scene.id!r}: the unit of band {name!r} is unknown, the network expects {target}. "
+                            f"Say what the band is: {name}={target} in the catalog's column `bands`, or --bands."
+                        )
                     raise UnitError(
                         f"scene {scene.id!r}: band {name!r} is {source}, the network expects {target}, and the "
                         "one cannot be turned into the other."
-                        + (" Say what the band is (`bands`)." if source.quantity is Quantity.UNKNOWN else "")
                     )
 
     def warnings(self, scene: Scene, reading: Reading) -> list[str]:

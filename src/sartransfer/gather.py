@@ -204,7 +204,7 @@ def _looks(path: Path) -> list[dict[str, Any]]:
 
 
 def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
-    found = []
+    found = list(plan.warnings)
     for state in ("failed", "missing"):
         count = sum(r["status"] == state for r in runs)
         if count:

@@ -259,6 +259,11 @@ def _merge(path: Path, told: tuple[Band, ...], given: tuple[Band, ...]) -> tuple
                 f"{path}: band {theirs.name!r} is {theirs.unit} as the file says, but {mine.unit} as given "
                 f"for {mine.name!r}. Correct `bands`, or the file."
             )
+        if None not in (mine.polarization, theirs.polarization) and mine.polarization != theirs.polarization:
+            raise InputError(
+                f"{path}: band {theirs.name!r} is {theirs.polarization} as the file says, but {mine.polarization} as "
+                f"given for {mine.name!r}. Name the bands in file order: {', '.join(b.name for b in told)}."
+            )
         unit = theirs.unit if mine.unit == UNKNOWN else mine.unit
         out.append(replace(mine, unit=unit, polarization=mine.polarization or theirs.polarization))
     return tuple(out)

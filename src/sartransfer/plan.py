@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from sartransfer.catalog import TRAIN, VALIDATION, Catalog
+from sartransfer.data.check import unit_warnings
 from sartransfer.data.leakage import relation
 from sartransfer.data.resolve import open_catalog, open_training_data
 from sartransfer.errors import RecipeError, one_of
@@ -49,6 +50,8 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     test_sets: tuple[TestSet, ...]
     data_hash: str
+    warnings: tuple[str, ...] = ()
+    """What is odd about the scenes: values that belie their units."""
 
     def open_runs(self) -> list[PlannedRun]:
         """The runs that are not finished yet."""
@@ -88,7 +91,7 @@ def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
                 runs.append(PlannedRun(name, job, folder, job.identity(data_hash, stages_hash)))
     # Seeds first: a comparison that is stopped early has all starts with fewer seeds, which can be compared.
     runs.sort(key=lambda r: (-r.job.fraction, recipe.seeds.index(r.job.seed)))
-    return Plan(recipe, out, catalog, tuple(runs), tuple(test_sets), data_hash)
+    return Plan(recipe, out, catalog, tuple(runs), tuple(test_sets), data_hash, tuple(unit_warnings(catalog)))
 
 
 def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:

@@ -30,6 +30,8 @@ def show_verdict(result: "Comparison") -> None:
     for name, values in result.results["initialization_reports"].items():
         words = InitializationReport.from_json(values).describe()
         out.print(escape(f"{name}: {words}"), highlight=False, soft_wrap=True)
+    for warning in result.results["warnings"]:
+        err.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
     for sentence in result.verdict:
         out.print(escape(sentence), highlight=False, soft_wrap=True)
 

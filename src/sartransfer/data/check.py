@@ -1,5 +1,6 @@
 """A catalog looked over before anything is trained on it."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -9,8 +10,12 @@ import numpy as np
 from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
 from sartransfer.data.leakage import content_hashes
 from sartransfer.errors import SartransferError
-from sartransfer.radar.units import Quantity
+from sartransfer.radar.units import Quantity, implausible
 from sartransfer.readers import open_entry, read_label
+from sartransfer.scene import Scene, Window
+
+SEEN = 40  # scenes looked at before a comparison
+CENTRE = 512  # pixels a side of what is looked at in each
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +34,9 @@ def check_catalog(
     """Return what is wrong with a catalog's files, entry by entry; an empty list is a clean bill.
 
     Kinds: ``missing file``, ``unreadable`` (damaged, sizes that differ between files, two bands of one name),
-    ``unit`` (a band of unknown unit: refused in training), ``label`` (another size than the scene, values
-    outside the classes), ``empty label`` (nothing but ignored pixels), ``duplicate`` (two entries with one
+    ``unit`` (a band of unknown unit: refused in training; values that belie the
+    declared one), ``label`` (another size than the scene, values outside the
+    classes), ``empty label`` (nothing but ignored pixels), ``duplicate`` (two entries with one
     image, in one split or two).
 
     Args:
@@ -48,6 +54,27 @@ def check_catalog(
         if progress:
             progress(i + 1, len(catalog.entries))
     return problems
+
+
+def unit_warnings(catalog: Catalog) -> list[str]:
+    """Say which scenes' values belie the unit that is declared for them, from `SEEN` scenes spread over the catalog."""
+    step = max(1, -(-len(catalog.entries) // SEEN))
+    found = []
+    for entry in catalog.entries[::step]:
+        with contextlib.suppress(SartransferError):  # what cannot be read is the runs' to report
+            found += [f"scene {entry.id!r}: {message}" for message in belied_units(open_entry(entry))]
+    return found
+
+
+def belied_units(scene: Scene) -> list[str]:
+    """Return a sentence for each band whose values, in the centre of the scene, belie its unit."""
+    height, width = min(scene.height, CENTRE), min(scene.width, CENTRE)
+    window = Window((scene.height - height) // 2, (scene.width - width) // 2, height, width)
+    data = scene.read(window=window).data
+    odd = (
+        (band.name, implausible(values, band.unit)) for band, values in zip(scene.bands, data, strict=True)
+    )
+    return [f"band {name!r} is {words}" for name, words in odd if words]
 
 
 def _missing(entry: Entry) -> list[Problem]:
@@ -92,4 +119,5 @@ def _content(entry: Entry, holders: dict[str, str]) -> list[Problem]:
     twins = dict.fromkeys(holders[h] for h in hashes if h in holders and holders[h] != entry.id)
     for value in hashes:
         holders.setdefault(value, entry.id)
-    return [Problem("duplicate", entry.id, f"holds the same image as entry {twin!r}") for twin in twins]
+    problems = [Problem("duplicate", entry.id, f"holds the same image as entry {twin!r}") for twin in twins]
+    return problems + [Problem("unit", entry.id, message) for message in belied_units(open_entry(entry))]

@@ -106,8 +106,8 @@ def refuse_leaks(leaks: Iterable[Leak], allowed: Collection[str] = ()) -> None:
     raise LeakageError(
         "the splits leak. "
         + "; ".join(lines)
-        + ". Split by whole group (assign_validation, assign_test), remove the "
-        "copies, or, if a published test set is meant to be of the same scenes, declare it so (same scenes)."
+        + ". Give what belongs together one `group` in the catalog and split by it, remove the copies, or, if a "
+        "published test set is meant to be of the same scenes, list it under data.same_scenes in the recipe."
     )
 
 
