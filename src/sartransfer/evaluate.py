@@ -101,7 +101,7 @@ def evaluate_checkpoint(
             f"{', '.join(catalog.classes)}. They must be the same, in the same order."
         )
     model = checkpoint.model.to(device).eval()
-    views = views or int(checkpoint.metadata.get("views", 1))
+    views = views or checkpoint.views
     found = []
     for number, entry in enumerate(entries):
         scene = open_entry(entry)

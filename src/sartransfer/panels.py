@@ -93,7 +93,7 @@ def write_panel(
     """Write the arrays of one panel: image, label, the prediction of each start, and their scores."""
     entry = next(e for e in catalog.in_split(test_set) if e.id == scene_id)
     scene = open_entry(entry)
-    window = _central(scene)
+    window = scene.central_window(LARGEST)
     image, _ = scene.read(window=window)
     if recipe.task == "classify":
         label = np.array(category_index(catalog, entry))
@@ -132,11 +132,6 @@ def _classes(checkpoint: Checkpoint, scene: Scene, window: Window, views: int) -
     for place, classes, valid in predict_classes(checkpoint, checkpoint.model.eval(), scene, "cpu", views):
         whole[place.slices] = np.where(valid, classes, IGNORE_INDEX)
     return whole[window.slices]
-
-
-def _central(scene: Scene) -> Window:
-    height, width = min(scene.height, LARGEST), min(scene.width, LARGEST)
-    return Window((scene.height - height) // 2, (scene.width - width) // 2, height, width)
 
 
 def _or_low(value: float) -> float:

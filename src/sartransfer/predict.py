@@ -131,7 +131,7 @@ def predict_windows(
 
     `views`: as `predict_logits` takes them; None: as many as the checkpoint was made for.
     """
-    number = views or int(checkpoint.metadata.get("views", 1))
+    number = views or checkpoint.views
     for seen, kept in plan_windows(scene.height, scene.width, int(checkpoint.model.stride)):
         image, valid = checkpoint.contract.read(scene, seen)
         logits = predict_logits(model, torch.from_numpy(image)[None], device=device, views=number)[0]
@@ -151,7 +151,7 @@ def predict_chip(
             raise InputError(
                 f"{scene.id!r} of {scene.height} x {scene.width} px is smaller than the chip of {chip}."
             )
-        window = Window((scene.height - chip) // 2, (scene.width - chip) // 2, chip, chip)
+        window = scene.central_window(chip)
     image, _ = checkpoint.contract.read(scene, window)
-    number = views or int(checkpoint.metadata.get("views", 1))
+    number = views or checkpoint.views
     return predict_logits(model, torch.from_numpy(image)[None], device=device, views=number)[0].numpy()

@@ -201,6 +201,11 @@ class Scene:
         """The names of the bands, in order."""
         return tuple(b.name for b in self.bands)
 
+    def central_window(self, side: int) -> Window:
+        """The square of `side` pixels at the scene's centre, cut to the scene where it is smaller."""
+        height, width = min(side, self.height), min(side, self.width)
+        return Window((self.height - height) // 2, (self.width - width) // 2, height, width)
+
     def band(self, name: str) -> Band:
         """Return the band called `name`; raises `InputError` with the nearest name if there is none."""
         for band in self.bands:

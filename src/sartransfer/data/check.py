@@ -12,7 +12,7 @@ from sartransfer.data.leakage import content_hashes
 from sartransfer.errors import SartransferError
 from sartransfer.radar.units import Quantity, implausible
 from sartransfer.readers import open_entry, read_label
-from sartransfer.scene import Scene, Window
+from sartransfer.scene import Scene
 
 SEEN = 40  # scenes looked at before a comparison
 CENTRE = 512  # pixels a side of what is looked at in each
@@ -68,9 +68,7 @@ def unit_warnings(catalog: Catalog) -> list[str]:
 
 def belied_units(scene: Scene) -> list[str]:
     """Return a sentence for each band whose values, in the centre of the scene, belie its unit."""
-    height, width = min(scene.height, CENTRE), min(scene.width, CENTRE)
-    window = Window((scene.height - height) // 2, (scene.width - width) // 2, height, width)
-    data = scene.read(window=window).data
+    data = scene.read(window=scene.central_window(CENTRE)).data
     odd = (
         (band.name, implausible(values, band.unit)) for band, values in zip(scene.bands, data, strict=True)
     )

@@ -231,4 +231,4 @@ def _centre(scene: Scene, chip: int | None) -> Window:
             f"{scene.id!r} of {scene.height} x {scene.width} pixels is smaller than data.chip={chip}. "
             "Choose a smaller chip: chips are cropped, never resized."
         )
-    return Window((scene.height - chip) // 2, (scene.width - chip) // 2, chip, chip)
+    return scene.central_window(chip)

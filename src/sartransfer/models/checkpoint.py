@@ -36,6 +36,11 @@ class Checkpoint:
     """The tensors file."""
 
     @property
+    def views(self) -> int:
+        """Flips and turns of an image that it is to be asked with (`predict.predict_logits`)."""
+        return int(self.metadata.get("views", 1))
+
+    @property
     def task(self) -> str:
         """``segment`` or ``classify``."""
         return self.model.task
