@@ -258,7 +258,7 @@ def _score(plan: Plan, planned: PlannedRun, device: str) -> None:
     wanted = [t for t in plan.test_sets if read_scores(planned.folder.path, t.name, views) is None]
     if not wanted:
         return
-    checkpoint = read_checkpoint(planned.folder.path, which=plan.recipe.training.weights)
+    checkpoint = read_checkpoint(planned.folder.path, which=planned.job.training.weights)
     commit, dirty = commit_of(Path(__file__).parent)
     for test_set in wanted:
         found = evaluate_checkpoint(checkpoint, plan.catalog, test_set.name, device=device, views=views)

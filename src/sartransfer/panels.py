@@ -43,7 +43,8 @@ def write_panels(
         return []
     chosen = {r.initialization: r for r in runs if r.fraction == fraction and r.seed == seed}
     checkpoints = {
-        name: read_checkpoint(folders[name, fraction, seed], which=recipe.training.weights) for name in chosen
+        name: read_checkpoint(folders[name, fraction, seed], which=recipe.training_of(name).weights)
+        for name in chosen
     }
     (out / "panels").mkdir(exist_ok=True)
     for old in (out / "panels").glob("*.npz"):  # of other scenes or test sets, from before the recipe grew

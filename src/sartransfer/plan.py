@@ -16,7 +16,7 @@ from sartransfer.errors import RecipeError, one_of
 from sartransfer.losses import build_loss
 from sartransfer.models import build_model
 from sartransfer.predict import autocast, choose_device, choose_precision
-from sartransfer.recipe import Recipe, StagesStart
+from sartransfer.recipe import Recipe, StagesStart, TrainingRecipe
 from sartransfer.results import TestSet
 from sartransfer.runs import RunFolder, fingerprint
 from sartransfer.stages import Job, content_of
@@ -85,7 +85,7 @@ def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
         stages_hash = content_of(start)
         for fraction in recipe.fractions:
             for seed in recipe.seeds:
-                job = Job(name, recipe.task, recipe.data, model, start, recipe.training, recipe.primary,
+                job = Job(name, recipe.task, recipe.data, model, start, recipe.training_of(name), recipe.primary,
                           seed, fraction)  # fmt: skip
                 folder = RunFolder(out / "runs" / name / f"{fraction:.4g}" / f"seed{seed}")
                 runs.append(PlannedRun(name, job, folder, job.identity(data_hash, stages_hash)))
@@ -117,10 +117,11 @@ def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
         )
         model.to(device).to(memory_format=torch.channels_last)
         parameters[name] = sum(p.numel() for p in model.parameters())
-        batch = recipe.training.batch_size
+        training = recipe.training_of(name)
+        batch = training.batch_size
         size = data.train.shape(0) if recipe.data.patch is None else (recipe.data.patch.size,) * 2
         step = _step_seconds(
-            model, recipe, batch, size, len(data.contract.bands), len(catalog.classes), device
+            model, training, recipe.task, size, len(data.contract.bands), len(catalog.classes), device
         )
         patches = scenes * (recipe.data.patch.per_scene if recipe.data.patch else 1)
         epoch = step * max(1, patches / batch)
@@ -128,7 +129,7 @@ def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
         if held is not None:
             area = sum(h * w for h, w in (held.shape(i) for i in range(len(held))))
             epoch += step / 3 * area / (batch * size[0] * size[1])
-        seconds[name] = epoch * recipe.training.epochs
+        seconds[name] = epoch * training.epochs
     unfinished = plan.open_runs()
     # Best, last and, while training, the resume state with Adam's two moments: six copies in float32.
     disk = sum(parameters[r.initialization] * 4 * 2 for r in unfinished)
@@ -152,18 +153,19 @@ def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
 
 def _step_seconds(
     model: torch.nn.Module,
-    recipe: Recipe,
-    batch: int,
+    recipe: TrainingRecipe,
+    task: str,
     size: tuple[int, int],
     bands: int,
     classes: int,
     device: str,
 ) -> float:
     """Time a training step on noise: the median of three, after one to warm up."""
-    precision = choose_precision(recipe.training.precision, device)
-    loss = build_loss(recipe.training.loss, num_classes=classes, options=recipe.training.loss_options)
+    precision = choose_precision(recipe.precision, device)
+    loss = build_loss(recipe.loss, num_classes=classes, options=recipe.loss_options)
+    batch = recipe.batch_size
     images = torch.randn(batch, bands, *size, device=device).contiguous(memory_format=torch.channels_last)
-    shape = (batch, *size) if recipe.task == "segment" else (batch,)
+    shape = (batch, *size) if task == "segment" else (batch,)
     target = torch.randint(0, classes, shape, device=device)
     times = []
     for _ in range(4):

@@ -66,7 +66,7 @@ class Job:
             "task": self.task,
             "data": given(self.data, "root", "catalog"),
             "model": given(self.model),
-            "start": {**without_places(given(self.start)), "from": self.start.from_},
+            "start": {**without_places(given(self.start, "training")), "from": self.start.from_},
             "training": given(self.training, "workers"),
             "primary": given(self.primary),
             "seed": self.seed,

@@ -1,0 +1,228 @@
+"""The recipe whole: a comparison in one YAML file."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, TypeAdapter, field_validator, model_validator
+from pydantic_core import ValidationError
+
+from sartransfer.errors import InputError, RecipeError, nearest
+from sartransfer.faults import describe_faults, read_yaml, set_value
+from sartransfer.recipe.data import DataRecipe
+from sartransfer.recipe.places import digest, resolve_paths, without_places
+from sartransfer.recipe.presets import PRESETS, expand_preset
+from sartransfer.recipe.starts import Initialization, ModelRecipe
+from sartransfer.recipe.strict import Strict
+from sartransfer.recipe.training import TrainingRecipe
+
+
+class PredictionRecipe(Strict):
+    """How a trained network is asked."""
+
+    views: Literal[1, 4, 8] = 1
+    """Views of an image whose probabilities are averaged: 1, the image; 4, with its mirror images and both
+    turned by 180 degrees; 8, turned by 90 degrees too. Each view costs one prediction."""
+
+
+class PrimaryRecipe(Strict):
+    """The score that the verdict is about."""
+
+    metric: Literal["accuracy", "precision", "recall", "f1", "iou", "top2", "f1_micro", "f1_macro",
+                    "f1_weighted", "iou_micro", "iou_macro", "iou_weighted"]  # fmt: skip
+    class_: str = Field("", alias="class")
+    """Which class, for precision, recall, f1 and iou; empty for the others."""
+
+    @model_validator(mode="after")
+    def _class_or_not(self) -> Self:
+        if (self.metric in ("precision", "recall", "f1", "iou")) != bool(self.class_):
+            raise ValueError(f"metric {self.metric!r} {'needs' if not self.class_ else 'takes no'} `class`")
+        return self
+
+
+class Recipe(Strict):
+    """A comparison: data, network, initializations, seeds, training; `from_yaml` reads the right kind."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    task: Literal["segment", "classify"]
+    description: str = ""
+    data: DataRecipe
+    model: ModelRecipe
+    initializations: dict[str, Initialization] = Field(min_length=1)
+    baseline: str | None = None
+    """The start that the others are compared with; None: the first. With several networks, each start is
+    compared with the baseline of its own network: the first start that names it."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    fractions: tuple[float, ...] = (1.0,)
+    """Shares of the training scenes, for a label-efficiency curve."""
+    training: TrainingRecipe = TrainingRecipe()
+    prediction: PredictionRecipe = PredictionRecipe()
+    """May be changed after training: only the scores are computed anew."""
+    primary: PrimaryRecipe
+    tests: tuple[str, ...] = ()
+    """Test sets to score; empty: all that the catalog has."""
+    margin: float = Field(0.01, gt=0)
+    """The smallest difference of the primary metric that matters to you."""
+
+    @field_validator("initializations", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            for name in value:
+                if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", str(name)):
+                    raise ValueError(f"initialization {name!r}: letters, digits, '.', '_', '+' and '-' only")
+            return {k: _spelled(v) for k, v in value.items()}
+        return value
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count(cls, value: Any) -> Any:
+        return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.baseline is not None and self.baseline not in self.initializations:
+            raise ValueError(
+                f"baseline {self.baseline!r} is not among the initializations."
+                + nearest(self.baseline, self.initializations)
+            )
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must be given and be distinct, not {list(self.seeds)}")
+        if not self.fractions or any(not 0 < f <= 1 for f in self.fractions):
+            raise ValueError(f"fractions must lie in (0, 1], not {list(self.fractions)}")
+        if self.training.weights == "best" and self.data.validation.fraction == 0:
+            raise ValueError("weights: best needs validation; set data.validation.fraction or weights: last")
+        return self
+
+    @model_validator(mode="after")
+    def _trainings(self) -> Self:
+        for name, start in self.initializations.items():
+            if not start.training:
+                continue
+            try:
+                training = self.training_of(name)
+            except ValidationError as error:
+                values = {"training": start.training}
+                faults = [{**e, "loc": ("training", *e["loc"])} for e in error.errors()]
+                raise ValueError(f"{name}: " + " ".join(describe_faults(faults, values))) from None
+            if training.weights == "best" and self.data.validation.fraction == 0:
+                raise ValueError(f"{name}: weights: best needs validation")
+        return self
+
+    @property
+    def baseline_name(self) -> str:
+        """The start that the others are compared with."""
+        return self.baseline or next(iter(self.initializations))
+
+    def model_of(self, initialization: str) -> ModelRecipe:
+        """The network of one start: its own, or the recipe's."""
+        return self.initializations[initialization].model or self.model
+
+    def training_of(self, initialization: str) -> TrainingRecipe:
+        """How one start is trained: as the recipe says, with the start's own settings over it."""
+        own = self.initializations[initialization].training
+        if not own:
+            return self.training
+        return TrainingRecipe.model_validate(_merged(self.training.model_dump(mode="json"), own))
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> "SegmentRecipe | ClassifyRecipe":
+        """Read a recipe; paths in it are relative to it, ``${NAME}`` comes from the environment.
+
+        Args:
+            path: a YAML file.
+            overrides: dotted settings such as ``training.epochs=3``, their values read as YAML.
+
+        Raises:
+            InputError: no such file. RecipeError: what is wrong, where, and the nearest valid key.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"no recipe at {path}. Give the path of a YAML file.")
+        try:
+            values = read_yaml(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise RecipeError(f"{path} is not readable as YAML: {error}") from None
+        if not isinstance(values, dict):
+            raise RecipeError(f"{path} holds {type(values).__name__}, not the keys of a recipe.")
+        for override in overrides:
+            set_value(values, override)
+        return parse_recipe(resolve_paths(values, path.resolve().parent), where=str(path))
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML: every field, also those left at their defaults."""
+        return yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """The resolved recipe as JSON values."""
+        values: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        return values
+
+    def digest(self) -> str:
+        """Hash of what the recipe asks for; where the data lie does not enter (their content does, in a run)."""
+        return digest(without_places(self.to_json()))
+
+
+class SegmentRecipe(Recipe):
+    """A comparison that labels every pixel."""
+
+    task: Literal["segment"]
+
+
+class ClassifyRecipe(Recipe):
+    """A comparison that gives one class to every patch or chip."""
+
+    task: Literal["classify"]
+
+
+_ADAPTER: TypeAdapter[SegmentRecipe | ClassifyRecipe] = TypeAdapter(
+    Annotated[SegmentRecipe | ClassifyRecipe, Field(discriminator="task")]
+)
+
+
+def parse_recipe(values: dict[str, Any], *, where: str = "recipe") -> SegmentRecipe | ClassifyRecipe:
+    """Return the recipe that these values spell; raises `RecipeError` naming every fault and its place."""
+    try:
+        return _ADAPTER.validate_python(values)
+    except ValidationError as error:
+        lines = describe_faults(error.errors(), values)
+        raise RecipeError(f"{where} is not a valid recipe:\n" + "\n".join(lines)) from None
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON Schema of recipes, for editors, with the short forms that recipes may use."""
+    schema = _ADAPTER.json_schema(by_alias=True)
+    parts = {name: part["properties"] for name, part in schema["$defs"].items()}
+    for fields in (parts["SegmentRecipe"], parts["ClassifyRecipe"]):
+        _also(fields["seeds"], {"type": "integer", "minimum": 1})
+        _also(fields["initializations"]["additionalProperties"], {"const": "random"})
+    _also(parts["StageRecipe"]["start"], {"const": "random"})
+    _also(parts["DataRecipe"]["bands"]["items"], {"type": "string"})
+    return schema
+
+
+def _spelled(start: Any) -> Any:
+    """Spell out the short forms of an initialization: a word, or a preset."""
+    if isinstance(start, str):
+        return expand_preset({"preset": start}) if start in PRESETS else {"from": start}
+    return expand_preset(start) if isinstance(start, dict) and "preset" in start else start
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Lay `own` over `base`, key by key; a loss and its options are one thing, and replaced whole."""
+    whole = {**base}
+    if "loss" in own:
+        whole["loss_options"] = {}
+    for key, value in own.items():
+        deep = isinstance(value, dict) and isinstance(whole.get(key), dict)
+        whole[key] = _merged(whole[key], value) if deep and key not in WHOLE else value
+    return whole
+
+
+WHOLE = ("loss", "loss_options")
+
+
+def _also(schema: dict[str, Any], form: dict[str, Any]) -> None:
+    kept = {k: schema.pop(k) for k in list(schema) if k not in ("default", "title")}
+    schema["anyOf"] = [form, kept]

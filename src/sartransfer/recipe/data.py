@@ -1,0 +1,132 @@
+"""The part of a recipe that says which scenes, which bands of them, and how they are split."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from sartransfer.recipe.strict import Strict
+
+
+class BandRecipe(Strict):
+    """One input of the network: a band by name, or the difference of two."""
+
+    name: str
+    unit: str | None = None
+    """What the numbers shall be (``sigma0_db``); None: as the first training scene has them."""
+    difference: tuple[str, str] | None = None
+    """[a, b]: this input is a - b."""
+
+
+class ValidationRecipe(Strict):
+    """How validation is drawn from training: whole groups, with a seed of its own."""
+
+    fraction: float = Field(0.2, ge=0, lt=1)
+    """Share of the training scenes; 0: no validation, then nothing can be chosen by it (weights: last)."""
+    seed: int = 0
+
+
+class TestRecipe(Strict):
+    """One test set taken out of a catalog that has none: whole groups by name, or so many patches a class."""
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+
+    groups: tuple[str, ...] = ()
+    """These groups, whole (unseen collections)."""
+    per_class: int | None = Field(None, gt=0)
+    """This many patches a class, drawn from the groups that training keeps: its scores say nothing of new groups."""
+    seed: int = 0
+    """Of the draw, for per_class."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.groups) == (self.per_class is not None):
+            raise ValueError("give either `groups` or `per_class`, not both and not neither")
+        return self
+
+
+class LabelNoiseRecipe(Strict):
+    """Training labels made wrong on purpose, to see what a loss makes of it; validation and tests stay true."""
+
+    share: float = Field(gt=0, lt=1)
+    """Share of the training patches of each class whose label is changed (rounded to whole patches)."""
+    kind: Literal["uniform", "alike"] = "uniform"
+    """uniform: to any other class; alike: to the class that `alike` names as its look-alike."""
+    alike: dict[str, str] = Field(default_factory=dict)
+    """Class -> look-alike; classes without one keep their labels."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if (self.kind == "alike") != bool(self.alike):
+            raise ValueError("`alike` (class: look-alike) goes with kind: alike, and only with it")
+        return self
+
+
+class PatchRecipe(Strict):
+    """Random training patches cut from scenes."""
+
+    size: int = Field(gt=0)
+    """Side in pixels."""
+    per_scene: int = Field(1, gt=0)
+    """Patches of one scene in one epoch."""
+    min_labelled: float = Field(0.7, ge=0, le=1)
+    """Least share of a patch whose label counts (is not ignored)."""
+    redraw: bool = True
+    """New places in every epoch; false: the same places all through a run."""
+
+
+class DataRecipe(Strict):
+    """Which scenes, which of their bands, and how they are split."""
+
+    dataset: str | None = None
+    """A known dataset (`data.datasets.DATASETS`), found in `root`."""
+    root: str | None = None
+    """The dataset's folder; ``${NAME}`` is taken from the environment; relative to the recipe."""
+    catalog: str | None = None
+    """Or a catalog of one's own: CSV or GeoJSON."""
+    bands: tuple[BandRecipe, ...] = ()
+    """Inputs in channel order; empty: all bands of the first training scene."""
+    classes: tuple[str, ...] = ()
+    """Class names where the catalog does not name them."""
+    label_values: dict[int, str] = Field(default_factory=dict)
+    """Label raster value -> class name or ``ignore``, where the catalog does not say."""
+    validation: ValidationRecipe = ValidationRecipe()
+    test: ValidationRecipe | None = None
+    """Draw a test set by group too, for a catalog that has none."""
+    patch: PatchRecipe | None = None
+    """Train on random patches; None: on whole scenes (tiles, chips)."""
+    chip: int | None = Field(None, gt=0)
+    """Classification: cut this many pixels, square, from the centre of each chip."""
+    normalization: Literal["training", "none"] = "training"
+    """(x - mean) / std with statistics of valid training pixels, or the values as they are."""
+    level: int | None = Field(None, gt=0)
+    """Classification with labels in levels (``settlement/high density/skyscrapers``): how many of them count;
+    None: the whole label."""
+    drop: tuple[str, ...] = ()
+    """Classes (at that level) whose patches are left out."""
+    tests: dict[str, TestRecipe] = Field(default_factory=dict)
+    """Test sets by name, taken out of a catalog that has none; what remains is for training."""
+    label_noise: LabelNoiseRecipe | None = None
+    """Make a share of the training labels wrong, for an experiment."""
+    same_scenes: tuple[str, ...] = ()
+    """Test sets known to continue training scenes: reported as *same scenes* instead of refused."""
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [{"name": v} if isinstance(v, str) else v for v in value]
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.dataset is None) == (self.catalog is None):
+            raise ValueError(
+                "name either a `dataset` (with its `root`) or a `catalog`, not both and not neither"
+            )
+        if self.test is not None and self.tests:
+            raise ValueError("name either `test` (one drawn test set) or `tests` (several by name), not both")
+        taken = {"train", "validation"} & set(self.tests)
+        if taken:
+            raise ValueError(f"a test set cannot be named {taken.pop()!r}")
+        return self
