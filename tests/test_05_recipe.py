@@ -378,3 +378,83 @@ def test_the_schema_takes_written_recipes_and_short_forms():
 def test_shipped_recipes_name_no_machine():
     for path in SHIPPED:
         assert os.sep + "work" not in path.read_text()
+
+
+PAPER = {
+    "task": "classify",
+    "primary": {"metric": "accuracy"},
+    "model": {"name": "resnet18"},
+    "baseline": None,
+    "data": {"dataset": "mstar", "root": "chips"},
+}
+
+
+def test_a_papers_names_stand_for_its_initializations():
+    recipe = parse_recipe(
+        {
+            **BASE,
+            **PAPER,
+            "initializations": {
+                "RD-TSX": "RD-TSX",
+                "TL-ImageNet2TSX": {"preset": "TL-ImageNet2TSX", "path": "r18.pth", "allow_missing": ["x.*"]},
+                "hub": "TL-ImageNet2TSX",
+                "TL-ImageNet2RS2TSX": {"preset": "TL-ImageNet2RS2TSX", "root": "nwpu", "path": "r18.pth"},
+            },
+        }
+    )
+    starts = recipe.initializations
+    assert starts["RD-TSX"].from_ == "random"
+    assert (starts["TL-ImageNet2TSX"].from_, starts["TL-ImageNet2TSX"].allow_missing) == ("file", ("x.*",))
+    assert (starts["hub"].from_, starts["hub"].name) == ("torchvision", "ResNet18_Weights.IMAGENET1K_V1")
+    (stage,) = starts["TL-ImageNet2RS2TSX"].stages
+    assert (stage.data.dataset, stage.data.root, stage.start.path) == ("nwpu", "nwpu", "r18.pth")
+    # What is saved with a run is spelled out and reads back as the same recipe.
+    assert parse_recipe(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ({"preset": "TL-ImageNet2RS2TSX"}, "root"),
+        ({"preset": "TL-ImageNet2TXS"}, "TL-ImageNet2TSX"),
+        ({"preset": "RD-TSX", "pth": "x"}, "pth"),
+    ],
+)
+def test_a_preset_that_cannot_be_spelled_out_says_why(start, said):
+    with pytest.raises(RecipeError, match=said):
+        parse_recipe({**BASE, **PAPER, "initializations": {"a": start}})
+
+
+def test_an_entry_may_be_trained_in_its_own_way():
+    values = {
+        **BASE,
+        **PAPER,
+        "training": {"epochs": 7, "loss": {"focal": 1.0}, "loss_options": {"focal": {"gamma": 1.0}}},
+    }
+    values["initializations"] = {
+        "plain": "random",
+        "other": {"from": "random", "training": {"loss": {"cross_entropy": 2.0}, "optimizer": {"lr": 0.5}}},
+    }
+    recipe = parse_recipe(values)
+    assert recipe.training_of("plain") is recipe.training
+    other = recipe.training_of("other")
+    assert (other.epochs, other.loss, other.loss_options) == (7, {"cross_entropy": 2.0}, {})
+    assert (other.optimizer.lr, other.optimizer.name) == (0.5, "adamw")
+    values["initializations"]["other"]["training"] = {"epoch": 3}
+    with pytest.raises(RecipeError, match=r"other.*epoch"):
+        parse_recipe(values)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"tests": {"new": {}}}, "groups"),
+        ({"tests": {"train": {"per_class": 3}}}, "train"),
+        ({"tests": {"new": {"per_class": 3}}, "test": {"fraction": 0.2}}, "tests"),
+        ({"label_noise": {"share": 0.2, "kind": "alike"}}, "alike"),
+        ({"label_noise": {"share": 0.2, "alike": {"a": "b"}}}, "alike"),
+    ],
+)
+def test_test_sets_and_label_noise_that_cannot_be(data, said):
+    with pytest.raises(RecipeError, match=said):
+        parse_recipe({**BASE, **PAPER, "initializations": {"a": "random"}, "data": {**PAPER["data"], **data}})

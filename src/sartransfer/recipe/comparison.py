@@ -194,9 +194,11 @@ def recipe_schema() -> dict[str, Any]:
     """The JSON Schema of recipes, for editors, with the short forms that recipes may use."""
     schema = _ADAPTER.json_schema(by_alias=True)
     parts = {name: part["properties"] for name, part in schema["$defs"].items()}
+    preset = {"type": "object", "required": ["preset"], "properties": {"preset": {"enum": list(PRESETS)}}}
     for fields in (parts["SegmentRecipe"], parts["ClassifyRecipe"]):
         _also(fields["seeds"], {"type": "integer", "minimum": 1})
-        _also(fields["initializations"]["additionalProperties"], {"const": "random"})
+        _also(fields["initializations"]["additionalProperties"], {"enum": ["random", *PRESETS]})
+        _also(fields["initializations"]["additionalProperties"], preset)
     _also(parts["StageRecipe"]["start"], {"const": "random"})
     _also(parts["DataRecipe"]["bands"]["items"], {"type": "string"})
     return schema
