@@ -160,8 +160,13 @@ class Recipe(Strict):
         return values
 
     def digest(self) -> str:
-        """Hash of what the recipe asks for; where the data lie does not enter (their content does, in a run)."""
-        return digest(without_places(self.to_json()))
+        """Hash of what the recipe asks for.
+
+        Where the data lie does not enter (their content does, in a run), nor do settings left at their defaults:
+        a setting that a later version knows must not make a logged look at a test set another recipe's.
+        """
+        given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return digest(without_places({"task": self.task, **given}))
 
 
 class SegmentRecipe(Recipe):
