@@ -83,3 +83,54 @@ def test_declarations_that_the_values_belie_are_found():
     assert "decibels" in (implausible(10 * np.log10(power), parse_unit("sigma0")) or "")
     assert implausible(10 * np.log10(power), parse_unit("sigma0_db")) is None
     assert implausible(np.full(3, np.nan), parse_unit("sigma0_db")) is None
+
+
+@pytest.mark.parametrize("quantity", ["amplitude", "digital_number"])
+def test_sixteen_bits_become_a_share_of_sixteen_doublings(quantity):
+    """log2(x + 1) / 16 by hand: 0 -> 0, 1 -> 1/16, 3 -> 2/16, 255 -> 8/16, 65535 -> 1."""
+    counts = np.array([0, 1, 3, 255, 65535, -1, np.nan])
+    out = convert(counts, parse_unit(quantity), parse_unit(f"{quantity}_log2"))
+    assert out.dtype == np.float32
+    np.testing.assert_array_equal(out, np.array([0, 1 / 16, 1 / 8, 1 / 2, 1, np.nan, np.nan], np.float32))
+    again = convert(out, parse_unit(f"{quantity}_log2"), parse_unit(f"{quantity}_log2"))
+    np.testing.assert_array_equal(again, out)
+
+
+def test_the_mean_that_the_authors_give_is_an_amplitude_of_about_a_hundred():
+    """Their mean of .41900105 is log2(104.3) / 16, and one deviation above it log2(206.4) / 16."""
+    amplitudes = np.array([2 ** (16 * 0.41900105) - 1, 2 ** (16 * (0.41900105 + 0.06154960)) - 1])
+    np.testing.assert_allclose(amplitudes, [103.3, 205.4], atol=0.4)
+    out = convert(amplitudes, parse_unit("amplitude"), parse_unit("amplitude_log2"))
+    np.testing.assert_allclose(out, [0.41900105, 0.48055065], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("amplitude_log2", "amplitude"),
+        ("amplitude_log2", "intensity"),
+        ("digital_number_log2", "digital_number"),
+        ("digital_number", "amplitude_log2"),
+        ("amplitude", "digital_number_log2"),
+        ("intensity", "amplitude_log2"),
+        ("sigma0", "amplitude_log2"),
+    ],
+)
+def test_there_is_one_way_to_log2_and_none_back(source, target):
+    assert not can_convert(parse_unit(source), parse_unit(target))
+    with pytest.raises(UnitError, match=f"cannot turn {source} into {target}"):
+        convert(np.ones(2), parse_unit(source), parse_unit(target))
+
+
+@pytest.mark.parametrize("quantity", [Quantity.SIGMA0, Quantity.INTENSITY, Quantity.OPTICAL])
+def test_only_counts_have_log2(quantity):
+    with pytest.raises(UnitError, match="cannot have the scale log2"):
+        Unit(quantity, Scale.LOG2)
+
+
+def test_amplitudes_declared_log2_are_noticed():
+    rng = np.random.default_rng(0)
+    counts = rng.rayleigh(100, 5000)
+    log2 = convert(counts, parse_unit("amplitude"), parse_unit("amplitude_log2"))
+    assert implausible(log2, parse_unit("amplitude_log2")) is None
+    assert "expected 0 to 1" in (implausible(counts, parse_unit("amplitude_log2")) or "")

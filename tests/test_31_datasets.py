@@ -12,6 +12,7 @@ from sartransfer.catalog import Asset, Catalog, Entry
 from sartransfer.data.check import check_catalog, unit_warnings
 from sartransfer.data.datasets import DATASETS, class_folders
 from sartransfer.data.leakage import check_leakage, refuse_leaks, relation
+from sartransfer.data.overlap import content_pairs
 from sartransfer.data.splits import assign_validation
 from sartransfer.errors import InputError, LeakageError
 from sartransfer.geotiff import write_geotiff
@@ -248,3 +249,234 @@ def test_decibels_declared_linear_are_noticed(tmp_path):
     assert [(p.kind, p.id) for p in check_catalog(catalog)] == [("unit", "a"), ("unit", "b")]
     assert "decibels, perhaps" in check_catalog(catalog)[0].message
     assert len(unit_warnings(catalog)) == 2
+
+
+def save16(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array.astype(np.uint16)).save(path)
+    return path
+
+
+def make_dsn(root, name, *, swapped=False):
+    """Patches of 16 px cut from two 16-bit images with a step of 10: chains that overlap, and lone ones."""
+    rng = np.random.default_rng(3)
+    places = {}
+    for image in ("A1_HH", "B2_VV"):
+        pixels = rng.rayleigh(100, (240, 240)).astype(np.uint16)
+        for category, column in (("forest", 10), ("water", 120)):
+            for row in (0, 10, 20, 60, 100, 116, 160, 220):  # 100 and 116 touch; the first three overlap
+                text = f"{column}_{row}" if swapped else f"{row}_{column}"
+                stem = f"{category}_{name}{image}_{text}"
+                save16(root / category / f"{stem}.png", pixels[row : row + 16, column : column + 16])
+                places[f"{category}/{stem}"] = (image, category, row)
+    return places
+
+
+def chains(catalog, places):
+    """Rows of each group's patches."""
+    out = {}
+    for entry in catalog.entries:
+        image, category, row = places[entry.id]
+        out.setdefault(entry.group, []).append((image, category, row))
+    return sorted(sorted(members) for members in out.values())
+
+
+EXPECTED_CHAINS = sorted(
+    [(image, category, row) for row in rows]
+    for image in ("A1_HH", "B2_VV")
+    for category in ("forest", "water")
+    for rows in ((0, 10, 20), (60,), (100, 116), (160,), (220,))
+)
+
+
+def test_terrasar_patches_are_grouped_by_what_overlaps(tmp_path):
+    places = make_dsn(tmp_path, "TSX_")
+    catalog = DATASETS["tsx5"](tmp_path)
+    assert chains(catalog, places) == EXPECTED_CHAINS
+    assert catalog.classes == ("forest", "water")
+    counts = Counter((e.split, e.category) for e in catalog.entries)
+    assert counts == {
+        (s, c): n for s, n in (("train", 10), ("validation", 3), ("test", 3)) for c in catalog.classes
+    }
+    first = open_entry(catalog.entries[0])
+    assert first.bands == (Band("amplitude", parse_unit("amplitude"), "HH"),)
+    assert open_entry(catalog.entries[-1]).bands[0].polarization == "VV"
+    assert first.read(units="amplitude_log2").data.max() < 1
+    assert check_leakage(catalog) == []
+    assert check_catalog(catalog) == []
+
+
+def listed(root, train, test):
+    for name, ids in (("slc_train_3.txt", train), ("slc_val_3.txt", test)):
+        rows = [f"{i}.npy,{i.split('/')[0]}" for i in ids]
+        (root / name).write_text("\n".join(["path,catename", *rows]) + "\n")
+
+
+def test_slc_patches_are_split_as_listed_and_grouped_by_what_they_show(tmp_path):
+    places = make_dsn(tmp_path, "", swapped=True)
+    liar = "forest/forest_A1_HH_10_10"  # column 10, row 10; under another name it still shows the same
+    (tmp_path / f"{liar}.png").rename(tmp_path / "forest/forest_A1_HH_10_200.png")
+    places["forest/forest_A1_HH_10_200"] = places.pop(liar)
+    ids = sorted(places)
+    tested = [i for i in ids if i.endswith("_20")]
+    listed(tmp_path, [i for i in ids if i not in tested], tested)
+    catalog = DATASETS["s1slc8"](tmp_path)
+    assert chains(catalog, places) == EXPECTED_CHAINS
+    assert Counter(e.split for e in catalog.entries) == {"train": 28, "test": 4}
+    leaks = check_leakage(catalog)
+    assert {(k.kind, k.split_b) for k in leaks} == {("group", "test")}
+    assert relation(catalog, "test", leaks) == "same scenes"
+    with pytest.raises(LeakageError):
+        refuse_leaks(leaks)
+    apart = DATASETS["s1slc8-apart"](tmp_path)
+    assert chains(apart, places) == EXPECTED_CHAINS
+    assert set(apart.splits) == {"train", "validation", "test"}
+    assert check_leakage(apart) == []
+    listed(tmp_path, [*ids, "forest/forest_A1_HH_9_9"], tested)
+    with pytest.raises(InputError, match=r"lacks 1 patches of its lists: forest/forest_A1_HH_9_9"):
+        DATASETS["s1slc8"](tmp_path)
+    (tmp_path / "slc_val_3.txt").unlink()
+    with pytest.raises(InputError, match=r"slc_val_3\.txt cannot be read"):
+        DATASETS["s1slc8"](tmp_path)
+    save16(tmp_path / "water" / "water_7.png", np.ones((16, 16)))
+    with pytest.raises(InputError, match="does not say class, product, polarization and place"):
+        DATASETS["s1slc8-apart"](tmp_path)
+
+
+GRD = "S1A_IW_GRDH_1SDV_20150823T221233_20150823T221258_007396_00A2CA_54D0"
+NAMED_WITHIN = "S1A_IW_GRDH_1SSV_20160131T204259_20160131T204324_009743_00E3C6_E792"
+SLC = "S1A_IW_SLC__1SDV_20150823T221231_20150823T221258_007396_00A2CA_3FF3"
+HH = "S1A_IW_GRDH_1SDH_20141102T174053_20141102T174113_003106_003902_C1A4"
+
+
+def make_opensarship(root):
+    """Folders as they come out of the archives: of the product's name, or (2.0) with the annotation in them."""
+    rng = np.random.default_rng(0)
+    chips = {
+        GRD: ["Cargo_x10661_y11170", "Tanker_x10503_y10891"],
+        "unpacked (1)": ["Other Type_x909_y5436", "Tug_x9_y8"],
+        SLC: ["Cargo_x25277_y9768"],
+        HH: ["Cargo_x1_y1"],
+    }
+    for product, names in chips.items():
+        layers = 1 if product == "unpacked (1)" else 2
+        for name in names:
+            for part in ("Patch", "Patch_Cal"):
+                (root / product / part).mkdir(parents=True, exist_ok=True)
+                values = rng.gamma(1.0, 0.1, (layers, 21, 21)).astype(np.float32)
+                write_geotiff(root / product / part / f"{name}.tif", values)
+            save(root / product / "Patch_Uint8" / f"Visual_{name}_vv.tif", rng.integers(0, 255, (21, 21)))
+        (root / product / "Ship.xml").write_text("<ShipList>")  # as published: not well-formed in places
+    (root / "unpacked (1)" / f"{NAMED_WITHIN}.xml").write_text("<product/>")
+    return root
+
+
+def test_opensarship_of_the_published_structure(tmp_path):
+    catalog = DATASETS["opensarship"](make_opensarship(tmp_path))
+    assert {e.id: (e.category, e.group, e.split) for e in catalog.entries} == {
+        f"{GRD}/Cargo_x10661_y11170": ("Cargo", "S1A orbit 007396", None),
+        f"{GRD}/Tanker_x10503_y10891": ("Tanker", "S1A orbit 007396", None),
+        f"{NAMED_WITHIN}/Other Type_x909_y5436": ("Other Type", "S1A orbit 009743", None),
+        f"{NAMED_WITHIN}/Tug_x9_y8": ("Tug", "S1A orbit 009743", None),
+    }
+    assert catalog.classes == ("Cargo", "Other Type", "Tanker", "Tug")
+    both, single = open_entry(catalog.entries[0]), open_entry(catalog.entries[-1])
+    assert [(b.name, str(b.unit), b.polarization) for b in both.bands] == [
+        ("VH", "sigma0", "VH"),
+        ("VV", "sigma0", "VV"),
+    ]
+    assert single.names == ("VV",)
+    assert np.isfinite(single.read(["VV"], units="sigma0_db").data).all()
+    (tmp_path / GRD / "Patch_Cal" / "ship.tif").write_bytes(b"II*\0")
+    with pytest.raises(InputError, match="does not say category and place"):
+        DATASETS["opensarship"](tmp_path)
+    (tmp_path / GRD).rename(tmp_path / "some folder")
+    with pytest.raises(InputError, match="does not say which Sentinel-1 product"):
+        DATASETS["opensarship"](tmp_path)
+
+
+def test_opensarship_without_a_product_that_can_be_read(tmp_path):
+    make_opensarship(tmp_path)
+    for name in (GRD, "unpacked (1)"):
+        (tmp_path / name / "Patch_Cal").rename(tmp_path / name / "Patch_Else")
+    with pytest.raises(
+        InputError, match=r"no chips of detected products in VV \(2 products of other kinds\)"
+    ):
+        DATASETS["opensarship"](tmp_path)
+
+
+@needs_data
+def test_the_size_of_an_mstar_chip_gives_its_class_away():
+    """From height and width alone, with nothing of the picture: over 60 %, where guessing gets 11 %."""
+    catalog = DATASETS["mstar"](DATA / "mstar")
+
+    def sizes(split):
+        scenes = [(open_entry(e), e.category) for e in catalog.in_split(split)]
+        return [((s.height, s.width), category) for s, category in scenes]
+
+    seen = {}
+    for size, category in sizes("train"):
+        seen.setdefault(size, Counter())[category] += 1
+    test = sizes("test")
+    right = sum(size in seen and seen[size].most_common(1)[0][0] == category for size, category in test)
+    guess = Counter(category for _, category in test).most_common(1)[0][1]
+    assert right / len(test) == pytest.approx(1564 / 2425)  # 64.5 %
+    assert guess / len(test) < 0.12
+    # and four classes have a size of their own
+    alone = {next(iter(c)) for c in seen.values() if len(c) == 1}
+    assert alone == {"BRDM_2", "D7", "T62", "ZIL131"}
+
+
+def overlap_of(one, other):
+    """Rows and columns of the pixels that two patches of 64 px share, from their (row, column)."""
+    (r, c), (s, d) = one, other
+    return (max(r, s), min(r, s) + 64), (max(c, d), min(c, d) + 64)
+
+
+@needs_data
+def test_the_real_tsx_groups_do_not_overlap():
+    catalog = DATASETS["tsx5"](DATA / "tsx5")
+    assert Counter(e.split for e in catalog.entries) == {"train": 945, "validation": 336, "test": 332}
+    every = {(e.category, e.split) for e in catalog.entries}
+    assert len(every) == 15  # each class in each split
+    places, pixels = [], []
+    for entry in catalog.entries:
+        *_, product, polarization, row, column = entry.assets[0].path.stem.split("_")
+        places.append((f"{product} {polarization}", int(row), int(column)))
+        pixels.append(np.asarray(Image.open(entry.assets[0].path)))
+    assert len({e.group for e in catalog.entries}) == 48
+    pairs = crossing = 0
+    for i, (image, row, column) in enumerate(places):
+        for j in range(i):
+            if places[j][0] != image or max(abs(places[j][1] - row), abs(places[j][2] - column)) >= 64:
+                continue
+            pairs += 1
+            crossing += catalog.entries[i].group != catalog.entries[j].group
+            (r0, r1), (c0, c1) = overlap_of((row, column), places[j][1:])
+            mine = pixels[i][r0 - row : r1 - row, c0 - column : c1 - column]
+            theirs = pixels[j][r0 - places[j][1] : r1 - places[j][1], c0 - places[j][2] : c1 - places[j][2]]
+            assert np.array_equal(mine, theirs)  # the names tell the truth
+    assert (pairs, crossing) == (3970, 0)
+    polarizations = Counter((e.category, e.assets[0].bands[0].polarization) for e in catalog.entries)
+    assert {c for c, p in polarizations if p == "VV"} == {"residential"}  # confounded, and said so
+    assert {c for c, p in polarizations if p == "HH"} == set(catalog.classes) - {"residential"}
+
+
+@needs_data
+def test_the_real_slc_split_of_the_authors_shares_pixels_and_ours_does_not():
+    catalog, apart = DATASETS["s1slc8"](DATA / "s1slc8"), DATASETS["s1slc8-apart"](DATA / "s1slc8")
+    assert Counter(e.split for e in catalog.entries) == {"train": 2230, "test": 320}
+    assert set(Counter(e.category for e in catalog.in_split("test")).values()) == {40}
+    trained = {e.group for e in catalog.in_split("train")}
+    assert sum(e.group in trained for e in catalog.in_split("test")) == 247
+    assert len({e.group for e in apart.entries}) == 744
+    assert len({(e.category, e.split) for e in apart.entries}) == 24
+    pixels = [np.asarray(Image.open(e.assets[0].path)).astype(np.int64) for e in apart.entries]
+    pairs = content_pairs(np.stack(pixels))
+    assert len(pairs) == 4238
+    assert all(apart.entries[i].group == apart.entries[j].group for i, j in pairs)
+    split = {e.id: e.split for e in catalog.entries}
+    torn = [(apart.entries[i].id, apart.entries[j].id) for i, j in pairs]
+    torn = [(a, b) for a, b in torn if split[a] != split[b]]
+    assert len(torn) == 997
+    assert len({a if split[a] == "test" else b for a, b in torn}) == 227

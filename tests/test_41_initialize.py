@@ -22,6 +22,8 @@ from sartransfer.models import (
     load_initialization,
     read_weights,
 )
+from sartransfer.recipe import FileStart
+from sartransfer.stages import initialize
 
 torch.set_num_threads(1)
 SMALL = {"aspp_channels": 16, "rates": (1, 2, 3)}
@@ -362,6 +364,62 @@ def test_files_of_many_writers_are_read(tmp_path, resnet, wrap):
 def test_safetensors_are_read(tmp_path, resnet):
     save_file(resnet, tmp_path / "w.safetensors")
     assert read_weights(tmp_path / "w.safetensors").tensors.keys() == resnet.keys()
+
+
+SAR_HUB = {"TSX": 32, "BEN": 19, "OSU": 10, "NWPU": 45, "Million-AID": 51}
+"""Classes of the data sets behind the checkpoints of SAR-HUB and SAR_specific_models."""
+
+
+@pytest.mark.parametrize(("dataset", "classes"), SAR_HUB.items())
+@pytest.mark.parametrize("bands", [1, 3])
+def test_sar_hub_checkpoints_start_a_classifier(tmp_path, resnet, dataset, classes, bands):
+    """As published: a plain state dict of torchvision's names under DataParallel's prefix, three input channels."""
+    state = {f"module.{n}": t for n, t in resnet.items() if not n.startswith("fc.")}
+    state |= {"module.fc.weight": torch.rand(classes, 512), "module.fc.bias": torch.rand(classes)}
+    path = tmp_path / f"ResNet18_{dataset}.pth"
+    torch.save(state, path)
+    weights = read_weights(path)
+    assert (weights.classes, weights.in_channels) == (classes, 3)
+    model = build_model("resnet18", bands, 7)
+    start = FileStart.model_validate({"from": "file", "path": str(path)})
+    report = initialize(model, start, tmp_path / "stages", device="cpu")
+    _check(model, report)
+    assert not report.partial
+    assert set(report.random) == {"head.weight", "head.bias"} == set(model.classifier_names)
+    assert set(report.ignored) == {"fc.weight", "fc.bias"}  # another number of classes: replaced
+    assert f"trained to tell {classes} classes apart" in report.describe()
+    assert torch.equal(model.encoder.layer4[1].conv2.weight, resnet["layer4.1.conv2.weight"])
+    first = resnet["conv1.weight"]
+    assert torch.equal(model.encoder.conv1.weight, first if bands == 3 else first.sum(dim=1, keepdim=True))
+    assert report.adapted == (() if bands == 3 else ("encoder.conv1.weight",))
+    assert model.head.weight.shape == (7, 512)
+
+
+def test_a_swin_checkpoint_nested_under_model_is_read(tmp_path):
+    """SAR-HUB's Swin files hold the state under ``model``, beside the optimizer's."""
+    state = {
+        "module.patch_embed.proj.weight": torch.rand(96, 3, 4, 4),
+        "module.layers.0.blocks.0.attn.qkv.weight": torch.rand(288, 96),
+        "module.head.weight": torch.rand(51, 768),
+        "module.head.bias": torch.rand(51),
+    }
+    path = tmp_path / "swin.pth"
+    torch.save(
+        {"model": state, "optimizer": {"state": {}, "param_groups": []}, "epoch": 3, "max_accuracy": 0.9},
+        path,
+    )
+    weights = read_weights(path)
+    assert weights.tensors.keys() == {n.removeprefix("module.") for n in state}
+    assert (weights.classes, weights.in_channels) == (51, 3)
+
+
+def test_weights_without_a_class_layer_have_no_classes(resnet):
+    assert Weights(_without(resnet, "fc"), "x").classes is None
+    assert Weights(resnet, "x").classes == 45
+    bare = load_initialization(
+        build_model("resnet18", 3, 2), Weights(_without(resnet, "fc"), "x"), source="x"
+    )
+    assert not any("classes apart" in n for n in bare.notes)
 
 
 class _Thing:

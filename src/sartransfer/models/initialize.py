@@ -137,6 +137,10 @@ def load_initialization(
     given: Mapping[str, Tensor] = tensors.tensors if isinstance(tensors, Weights) else tensors or {}
     if tensors is not None:
         plan = _plan(model, given, source, first_layer, select, allow_missing, replace_head)
+    if isinstance(tensors, Weights) and tensors.classes and replace_head:
+        plan.notes.append(
+            f"trained to tell {tensors.classes} classes apart; that last layer is not taken over"
+        )
     check_freeze(model, freeze, [PROJECTION] if plan.projection else [])
     _apply(model, plan)
     frozen = freeze_parameters(model, freeze) if freeze else []

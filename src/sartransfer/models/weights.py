@@ -16,6 +16,8 @@ SUFFIXES = (".safetensors", ".pt", ".pth")
 NESTED = ("state_dict", "model_state_dict", "model_state", "model", "network")
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes of DistributedDataParallel and torch.compile; others are found when names are matched."""
+LAST_LAYERS = ("fc.weight", "head.weight", "head.fc.weight", "classifier.weight", "classif.weight")
+"""What networks call the weight of their class layer (K, C)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,20 @@ class Weights:
     def in_channels(self) -> int | None:
         """Input channels of the first four-dimensional tensor: those of the first layer, in a usual order."""
         return next((int(t.shape[1]) for t in self.tensors.values() if t.ndim == 4), None)
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the weights were trained to tell apart, by their last layer; None where they hold none.
+
+        It tells the checkpoints of SAR-HUB and SAR_specific_models apart, which say nothing else of themselves:
+        TerraSAR-X land cover 32, BigEarthNet 19, OpenSARUrban 10, NWPU-RESISC45 45, Million-AID 51.
+        """
+        found = [
+            int(tensor.shape[0])
+            for name, tensor in self.tensors.items()
+            if tensor.ndim == 2 and any(name == last or name.endswith("." + last) for last in LAST_LAYERS)
+        ]
+        return found[-1] if found else None
 
 
 def read_weights(path: str | Path) -> Weights:

@@ -1,6 +1,7 @@
-"""From a file to a Scene: one function a format, chosen by name or by the file's ending."""
+"""From a file to a Scene: one function a format, chosen by name, by the file's ending or by its content."""
 
 from sartransfer.readers.opening import (
+    DETECTORS,
     ENDINGS,
     READERS,
     open_entry,
@@ -9,4 +10,4 @@ from sartransfer.readers.opening import (
     read_label,
 )
 
-__all__ = ["ENDINGS", "READERS", "open_entry", "open_files", "open_scene", "read_label"]
+__all__ = ["DETECTORS", "ENDINGS", "READERS", "open_entry", "open_files", "open_scene", "read_label"]

@@ -12,6 +12,8 @@ from sartransfer.errors import InputError, nearest, one_of
 from sartransfer.readers.array import open_array, read_key
 from sartransfer.readers.geotiff import open_geotiff_scene
 from sartransfer.readers.image import open_image, read_image_values
+from sartransfer.readers.mstar import is_phoenix, open_mstar
+from sartransfer.readers.terrasarx import is_terrasarx, open_terrasarx
 from sartransfer.scene import Band, GeoReference, Scene, Source, Window, parse_bands
 
 Reader = Callable[[Path, tuple[Band, ...]], Scene]
@@ -20,7 +22,12 @@ READERS: dict[str, Reader] = {
     "geotiff": open_geotiff_scene,
     "image": open_image,
     "array": open_array,
+    "mstar": open_mstar,
+    "terrasarx": open_terrasarx,
 }
+
+DETECTORS: dict[str, Callable[[Path], bool]] = {"mstar": is_phoenix, "terrasarx": is_terrasarx}
+"""Readers known by what a file or folder holds; asked in turn where the ending says nothing."""
 
 ENDINGS = {
     ".tif": "geotiff",
@@ -58,19 +65,21 @@ def open_scene(path: str | Path, reader: str | None = None, bands: Sequence[Band
     """Open a file as a scene; pixels are read later, by window.
 
     Args:
-        path: a file (or the folder of a product, for readers that take one).
-        reader: a key of `READERS`; None: by the ending (`ENDINGS`). TIFF goes to ``geotiff``, which needs
-            rasterio; ``reader="image"`` opens a plain TIFF without it, and then nodata is not known.
+        path: a file, or the folder of a product. In a catalog, name a TerraSAR-X product by its XML file.
+        reader: a key of `READERS`; None: by the ending (`ENDINGS`), or else by the content (`DETECTORS`). TIFF
+            goes to ``geotiff``, which needs rasterio; ``reader="image"`` opens a plain TIFF without it, and then
+            nodata is not known.
         bands: what its bands are, in file order; None: as the file says.
 
     Raises `InputError` for a missing file, an unknown ending or reader, or a damaged file.
     """
     path = Path(path)
     if reader is None:
-        reader = ENDINGS.get(path.suffix.lower())
+        reader = _ending(path) or next((name for name, found in DETECTORS.items() if found(path)), None)
         if reader is None:
+            what = "this folder" if path.is_dir() else repr(path.suffix)
             raise InputError(
-                f"{path}: no reader is known for {path.suffix!r}. Must be one of: {', '.join(ENDINGS)}"
+                f"{path}: no reader is known for {what}. Must be one of: {', '.join(ENDINGS)}"
                 f"; or name one of the readers: {', '.join(READERS)}.{nearest(path.suffix, ENDINGS)}"
             )
     if reader not in READERS:
@@ -80,6 +89,10 @@ def open_scene(path: str | Path, reader: str | None = None, bands: Sequence[Band
             f"{path} is not there. Check the path; a catalog's paths are relative to the catalog."
         )
     return READERS[reader](path, tuple(bands or ()))
+
+
+def _ending(path: Path) -> str | None:
+    return None if path.is_dir() else ENDINGS.get(path.suffix.lower())
 
 
 def open_files(files: str, bands: str | None = None) -> Scene:

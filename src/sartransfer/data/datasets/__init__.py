@@ -4,8 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sartransfer.catalog import Catalog
+from sartransfer.data.collections import simulated_collections
+from sartransfer.data.datasets.dsn import s1slc8, s1slc8_apart, tsx5
 from sartransfer.data.datasets.folders import class_folders, eurosat, mstar, nwpu
+from sartransfer.data.datasets.mstar_raw import mstar_eoc1, mstar_eoc2, mstar_soc
 from sartransfer.data.datasets.ombria import ombria
+from sartransfer.data.datasets.opensarship import opensarship
 from sartransfer.data.datasets.sen1floods11 import sen1floods11
 from sartransfer.data.simulated import simulated_optical, simulated_sar
 
@@ -14,10 +18,18 @@ DATASETS: dict[str, Callable[[Path], Catalog]] = {
     "sen1floods11": sen1floods11,
     "class-folders": class_folders,
     "mstar": mstar,
+    "mstar-soc": mstar_soc,
+    "mstar-eoc1": mstar_eoc1,
+    "mstar-eoc2": mstar_eoc2,
+    "tsx5": tsx5,
+    "s1slc8": s1slc8,
+    "s1slc8-apart": s1slc8_apart,
+    "opensarship": opensarship,
     "nwpu": nwpu,
     "eurosat": eurosat,
     "simulated-optical": simulated_optical,
     "simulated-sar": simulated_sar,
+    "simulated-collections": simulated_collections,
 }
 
 __all__ = ["DATASETS", "class_folders", "eurosat", "mstar", "nwpu", "ombria", "sen1floods11"]
