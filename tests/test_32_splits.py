@@ -1,5 +1,6 @@
 """Splits against brute force; leaks against scenes cut up on purpose."""
 
+import re
 from collections import Counter
 from itertools import combinations
 
@@ -11,8 +12,15 @@ from PIL import Image
 
 from sartransfer.catalog import Asset, Catalog, Entry
 from sartransfer.data.leakage import Leak, check_leakage, refuse_leaks, relation, stitch_groups, stitch_pairs
-from sartransfer.data.splits import assign_test, assign_validation, group_folds, take_fraction
-from sartransfer.errors import CatalogError, LeakageError
+from sartransfer.data.splits import (
+    assign_test,
+    assign_validation,
+    draw_per_class,
+    group_folds,
+    hold_out_groups,
+    take_fraction,
+)
+from sartransfer.errors import CatalogError, LeakageError, RecipeError
 from sartransfer.readers.array import write_array
 from sartransfer.scene import GeoReference, parse_bands
 
@@ -86,6 +94,48 @@ def test_a_test_set_is_drawn_from_what_has_no_split():
     assert len({e.group for e in drawn.in_split("held")}) == 1
     with pytest.raises(CatalogError, match="'albania' already"):
         assign_test(mixed, 0.25, 0, "albania")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=5), st.integers(1, 6), st.integers(0, 99))
+def test_so_many_patches_of_each_class_are_drawn_and_training_keeps_some(sizes, count, seed):
+    names = [f"class{k}" for k in range(len(sizes))]
+    entries = tuple(
+        Entry(f"{k}_{i}", (Asset("x.png"),), category=names[k], split="train" if i % 4 else "validation")
+        for k, size in enumerate(sizes)
+        for i in range(size)
+    )
+    whole = Catalog("c", entries, tuple(names))
+    left = Counter(e.category for e in whole.in_split("train"))
+    if any(left[n] <= count for n in names):
+        short = ", ".join(f"{n} ({left[n]})" for n in names if left[n] <= count)
+        with pytest.raises(CatalogError, match=re.escape(f" of {short} in the groups")):
+            draw_per_class(whole, "t", count, seed)
+        return
+    drawn = draw_per_class(whole, "t", count, seed)
+    assert drawn == draw_per_class(whole, "t", count, seed)
+    assert Counter(e.category for e in drawn.in_split("t")) == dict.fromkeys(names, count)
+    assert drawn.in_split("validation") == whole.in_split("validation")
+    assert {e.id for e in drawn.in_split("train")} == {e.id for e in whole.in_split("train")} - {
+        e.id for e in drawn.in_split("t")
+    }
+
+
+def test_groups_are_held_out_whole():
+    mixed = catalog([3, 2, 4, 0], split=None)
+    held = hold_out_groups(mixed, {"far": ["g2"], "near": ["g0", "g1"]})
+    assert [(e.id, e.split) for e in held.entries] == [
+        (e.id, {"g0": "near", "g1": "near", "g2": "far"}.get(e.group, "train")) for e in mixed.entries
+    ]
+    assert {e.split for e in hold_out_groups(mixed, {}).entries} == {"train"}
+    fixed = mixed.with_entries([*held.entries, Entry("map", (Asset("x.png"),), group="g9")])
+    assert hold_out_groups(fixed, {}) == fixed  # what has no split there stays without
+    with pytest.raises(RecipeError, match=r"data\.tests\.t\.groups='g9' is not known"):
+        hold_out_groups(fixed, {"t": ["g9"]})
+    with pytest.raises(CatalogError, match="group 'g2' stands in the split 'far'"):
+        hold_out_groups(fixed, {"t": ["g2"]})
+    with pytest.raises(CatalogError, match="'near' already"):
+        hold_out_groups(fixed, {"near": []})
 
 
 def test_folds_hold_every_group_out_once_and_are_balanced():

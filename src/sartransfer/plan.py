@@ -11,7 +11,7 @@ import torch
 from sartransfer.catalog import TRAIN, VALIDATION, Catalog
 from sartransfer.data.check import unit_warnings
 from sartransfer.data.leakage import relation
-from sartransfer.data.resolve import open_catalog, open_training_data
+from sartransfer.data.resolve import open_catalog, open_training_data, same_scenes
 from sartransfer.errors import RecipeError, one_of
 from sartransfer.losses import build_loss
 from sartransfer.models import build_model
@@ -74,7 +74,7 @@ def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
     for name in names:
         entries = catalog.in_split(name)
         groups = {e.group or e.id for e in entries}
-        tied = "same scenes" if name in recipe.data.same_scenes else relation(catalog, name)
+        tied = "same scenes" if name in same_scenes(recipe.data) else relation(catalog, name)
         test_sets.append(TestSet(name, len(entries), len(groups), tied))
     data_hash = fingerprint(catalog)
     runs = []

@@ -95,6 +95,10 @@ def fingerprint(catalog: Catalog) -> str:
 
 
 def _content(path: Path) -> bytes:
+    if path.is_dir():  # a product: its files by their names in it
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        parts = [str(p.relative_to(path)).encode() + _content(p) for p in files]
+        return hashlib.sha256(b"".join(parts)).digest()
     try:
         size = path.stat().st_size
         digest = hashlib.sha256(str(size).encode())

@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sartransfer.catalog import IGNORE_INDEX
-from sartransfer.data.patches import EpochSampler, Samples, SceneStore, WholeScenes, class_frequencies
+from sartransfer.data.patches import Samples, SceneStore, WholeScenes, class_frequencies
+from sartransfer.data.samplers import SampleOrder, build_sampler
 from sartransfer.errors import InputError, OutputError, RecipeError
-from sartransfer.losses import build_loss
+from sartransfer.losses import build_loss, complement_weights
 from sartransfer.metrics import confusion_matrix, scores
 from sartransfer.models import Network
 from sartransfer.models.averaging import AveragedModel, average_of
@@ -105,8 +106,15 @@ def fit(
         OutputError: the disk is full. InputError: samples that cannot be batched.
     """
     keep_freed_memory()
-    samples = Samples(task.train, patch=task.patch, recipe=task.training.augment, seed=seed)
-    learner = Learner(model, task, steps_per_epoch=_steps(len(samples), task.training))
+    samples = Samples(
+        task.train,
+        patch=task.patch,
+        recipe=task.training.augment,
+        seed=seed,
+        bootstrap=task.training.bootstrap,
+    )
+    sampler = build_sampler(samples, task.training)
+    learner = Learner(model, task, steps_per_epoch=_steps(len(sampler), task.training))
     keeper = Keeper(folder, learner, task, metadata, seed, samples, progress)
     resume = folder / "resume.pt"
     with warnings.catch_warnings():
@@ -135,7 +143,7 @@ def fit(
         learner.judged.to(memory_format=torch.channels_last)
         trainer.fit(
             learner,
-            train_dataloaders=_train_loader(samples, task.training),
+            train_dataloaders=_train_loader(samples, sampler, task.training),
             val_dataloaders=_validation_loader(task),
             ckpt_path=str(resume) if resume.is_file() else None,
             weights_only=True,
@@ -426,14 +434,16 @@ def _steps(samples: int, recipe: TrainingRecipe) -> int:
     return math.ceil(batches / recipe.accumulate)
 
 
-def _train_loader(samples: Samples, recipe: TrainingRecipe) -> DataLoader[dict[str, Any]]:
+def _train_loader(
+    samples: Samples, sampler: SampleOrder, recipe: TrainingRecipe
+) -> DataLoader[dict[str, Any]]:
     # An incomplete last batch is left out: batch norm of one or two samples would upset a small training.
     # The order changes every epoch, so no sample is left out for good.
     return DataLoader(
         samples,
         batch_size=recipe.batch_size,
-        sampler=EpochSampler(samples),
-        drop_last=len(samples) >= recipe.batch_size,
+        sampler=sampler,
+        drop_last=len(sampler) >= recipe.batch_size,
         num_workers=recipe.workers,
     )
 
@@ -456,6 +466,9 @@ def _class_weights(task: Task) -> list[float] | None:
             raise InputError(f"class_weights: balanced, but training has no {', '.join(missing)}.")
         inverse = 1.0 / counts
         return [float(w) for w in inverse / inverse.mean()]
+    if wanted == "complement" or wanted == "complement-literal":
+        counts = class_frequencies(task.train)
+        return [float(w) for w in complement_weights(counts, literal=wanted == "complement-literal")]
     if len(wanted) != len(task.classes):
         raise InputError(f"class_weights has {len(wanted)} numbers, there are {len(task.classes)} classes.")
     return [float(w) for w in wanted]

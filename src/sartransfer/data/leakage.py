@@ -34,6 +34,7 @@ __all__ = [
 
 Kind = Literal["group", "content", "footprint", "continued image"]
 SAME_SCENES: tuple[Kind, ...] = ("group", "footprint", "continued image")
+ONE_IMAGE: tuple[Kind, ...] = ("group", "continued image")
 WHOLE = 4_000_000  # pixels up to which a file is compared by its decoded pixels, beyond by its bytes
 LEAST_OVERLAP = 0.01  # of the smaller footprint: neighbours that only touch, or share a line, do not count
 
@@ -79,7 +80,7 @@ def check_leakage(catalog: Catalog, *, pixels: bool = True) -> list[Leak]:
     return leaks + list(_overlapping(entries, scenes))
 
 
-def refuse_leaks(leaks: Iterable[Leak], allowed: Collection[str] = ()) -> None:
+def refuse_leaks(leaks: Iterable[Leak], allowed: Collection[str] = (), drawn: Collection[str] = ()) -> None:
     """Raise `LeakageError`, with counts and examples, unless every leak is allowed.
 
     Args:
@@ -87,12 +88,18 @@ def refuse_leaks(leaks: Iterable[Leak], allowed: Collection[str] = ()) -> None:
         allowed: names of test sets that are declared to be of the same scenes as training: their groups,
             footprints and continued images pass. The same image twice never passes, nor does anything between
             training and validation.
+        drawn: names of test sets drawn patch by patch from the training groups (`splits.draw_per_class`): with
+            training, and with each other, they share groups and the images that patches were cut from. Patches that
+            overlap on the ground are refused.
     """
+    mixed = {TRAIN, *drawn}
     refused = [
         leak
         for leak in leaks
-        if leak.kind not in SAME_SCENES
-        or not {leak.split_a, leak.split_b} & (set(allowed) - {TRAIN, VALIDATION})
+        if not (
+            leak.kind in SAME_SCENES and {leak.split_a, leak.split_b} & (set(allowed) - {TRAIN, VALIDATION})
+        )
+        and not (leak.kind in ONE_IMAGE and leak.split_a in mixed and leak.split_b in mixed)
     ]
     if not refused:
         return

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
 from sartransfer.contract import InputContract
 from sartransfer.data.augment import augment
+from sartransfer.data.sampling import bootstrap_scenes
 from sartransfer.errors import CatalogError, InputError
 from sartransfer.readers import open_entry, read_label
 from sartransfer.recipe import AugmentRecipe, PatchRecipe
@@ -114,9 +115,29 @@ class Samples(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, store: SceneStore, *, patch: PatchRecipe | None, recipe: AugmentRecipe, seed: int
+        self,
+        store: SceneStore,
+        *,
+        patch: PatchRecipe | None,
+        recipe: AugmentRecipe,
+        seed: int,
+        bootstrap: bool = False,
     ) -> None:
+        """Take the scenes of `store`; with `bootstrap` as many, drawn with replacement once by `seed`.
+
+        Args:
+            store: scenes. patch: random patches of them; None: whole scenes. recipe: what is changed at random.
+            seed: of the run. bootstrap: see `sampling.bootstrap_scenes`.
+
+        Raises:
+            InputError: whole scenes of several sizes, which cannot be batched.
+        """
         self.store, self.patch, self.recipe, self.seed, self.epoch = store, patch, recipe, seed, 0
+        classes = scene_classes(store)
+        self.scenes = bootstrap_scenes(len(store), seed, classes) if bootstrap else np.arange(len(store))
+        self.classes = (
+            None if classes is None else np.repeat(classes[self.scenes], patch.per_scene if patch else 1)
+        )
         if patch is None and len({store.shape(i) for i in range(len(store))}) > 1:
             sizes = sorted({store.shape(i) for i in range(len(store))})
             raise InputError(
@@ -128,13 +149,13 @@ class Samples(Dataset[dict[str, Any]]):
         return len(self.store) * (self.patch.per_scene if self.patch else 1)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return one sample."""
+        """Return one sample; `index` + k len(self) is the same one drawn once more in this epoch, changed anew."""
         generator = np.random.default_rng([self.seed, self.epoch, index])
-        scene = index
+        number = index % len(self)
+        scene = int(self.scenes[number // self.patch.per_scene if self.patch else number])
         window = None
         if self.patch:
-            scene = index // self.patch.per_scene
-            place = generator if self.patch.redraw else np.random.default_rng([self.seed, 0, index])
+            place = generator if self.patch.redraw else np.random.default_rng([self.seed, 0, number])
             window = self._draw(scene, self.patch, place)
         image, valid, target = self.store.read(scene, window)
         image, mask, _ = augment(image, target.mask, valid, self.store.contract, self.recipe, generator)
@@ -167,17 +188,20 @@ class Samples(Dataset[dict[str, Any]]):
 
 
 class EpochSampler(Sampler[int]):
-    """A new order of the samples in every epoch, from (seed, epoch) alone."""
+    """A new order of the samples in every epoch, from (seed, epoch) alone; `repeats` orders one after the other."""
 
-    def __init__(self, samples: Samples) -> None:
-        self.samples = samples
+    def __init__(self, samples: Samples, repeats: int = 1) -> None:
+        self.samples, self.repeats = samples, repeats
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.samples) * self.repeats
 
     def __iter__(self) -> Iterator[int]:
-        generator = np.random.default_rng([self.samples.seed, self.samples.epoch])
-        yield from generator.permutation(len(self.samples)).tolist()
+        number = len(self.samples)
+        for turn in range(self.repeats):
+            own = [turn] if turn else []  # the first order is what it was before there were repeats
+            generator = np.random.default_rng([self.samples.seed, self.samples.epoch, *own])
+            yield from (generator.permutation(number) + turn * number).tolist()
 
 
 class WholeScenes(Dataset[dict[str, Any]]):
@@ -212,6 +236,13 @@ def class_frequencies(store: SceneStore) -> NDArray[np.int64]:
         else:
             counts += np.bincount(target.mask.ravel(), minlength=256)[: len(counts)]
     return counts
+
+
+def scene_classes(store: SceneStore) -> NDArray[np.int64] | None:
+    """Return the class index of each patch of a store (N,); None where a scene has a label raster."""
+    if any(e.label is not None for e in store.entries):
+        return None
+    return np.array([category_index(store.catalog, e) for e in store.entries], dtype=np.int64)
 
 
 def category_index(catalog: Catalog, entry: Entry) -> int:

@@ -7,9 +7,17 @@ from sartransfer.catalog import IGNORE_INDEX, TRAIN, VALIDATION, Catalog, read_c
 from sartransfer.contract import InputContract
 from sartransfer.data.datasets import DATASETS
 from sartransfer.data.leakage import check_leakage, refuse_leaks
+from sartransfer.data.levels import take_level
+from sartransfer.data.noise import flip_labels
 from sartransfer.data.normalize import fit_normalization, resolve_contract
 from sartransfer.data.patches import SceneStore
-from sartransfer.data.splits import assign_test, assign_validation, take_fraction
+from sartransfer.data.splits import (
+    assign_test,
+    assign_validation,
+    draw_per_class,
+    hold_out_groups,
+    take_fraction,
+)
 from sartransfer.errors import CatalogError, RecipeError, one_of
 from sartransfer.readers import open_entry
 from sartransfer.recipe import DataRecipe
@@ -30,19 +38,23 @@ class TrainingData:
 def open_catalog(data: DataRecipe, *, check: bool = True, need_training: bool = True) -> Catalog:
     """Return the catalog that a recipe names, with its classes, its splits and a clean validation.
 
-    Validation is drawn from training by whole groups unless the catalog has one. With `check`, the same scene,
-    footprint, content or continued image on both sides of a split is an error (`LeakageError`), except for
-    test sets that the recipe lists as ``same_scenes``. Without `need_training` a catalog of test sets alone will do.
+    Labels are cut to their level and classes left out first; then test sets of whole groups are taken out, then
+    validation by whole groups (unless the catalog has one), then test sets of so many patches a class, from the
+    groups that training keeps; training labels are made wrong last, where that is asked for. With `check`, the same
+    scene, footprint, content or continued image on both sides of a split is an error (`LeakageError`), except as
+    `same_scenes` says. Without `need_training` a catalog of test sets alone will do.
     """
-    catalog = _named(data)
+    catalog = take_level(_named(data), data.level, data.drop)
     catalog = _with_classes(catalog, data)
     if not catalog.entries:
         raise CatalogError(f"catalog {catalog.name!r} is empty.")
-    if not any(e.split for e in catalog.entries):
+    if data.tests:
+        catalog = hold_out_groups(catalog, {n: t.groups for n, t in data.tests.items() if t.groups})
+    elif not any(e.split for e in catalog.entries):
         if data.test is None:
             raise CatalogError(
                 f"catalog {catalog.name!r} has no splits. Fill the `split` column (train, validation, names of test "
-                "sets), or have a test set drawn by group: data.test: {fraction: 0.2}."
+                "sets), or have a test set drawn by group: data.test: {fraction: 0.2}; or name groups: data.tests."
             )
         catalog = assign_test(catalog, data.test.fraction, data.test.seed)
     if not catalog.in_split(TRAIN):
@@ -53,9 +65,17 @@ def open_catalog(data: DataRecipe, *, check: bool = True, need_training: bool = 
         )
     if data.validation.fraction > 0 and not catalog.in_split(VALIDATION):
         catalog = assign_validation(catalog, data.validation.fraction, data.validation.seed)
+    for name, test in data.tests.items():
+        if test.per_class is not None:
+            catalog = draw_per_class(catalog, name, test.per_class, test.seed)
     if check:
-        refuse_leaks(check_leakage(catalog), allowed=data.same_scenes)
-    return catalog
+        refuse_leaks(check_leakage(catalog), allowed=data.same_scenes, drawn=_drawn(data))
+    return flip_labels(catalog, data.label_noise) if data.label_noise else catalog
+
+
+def same_scenes(data: DataRecipe) -> tuple[str, ...]:
+    """Return the test sets that are of the scenes that are trained on: declared so, or drawn from them by patch."""
+    return tuple(dict.fromkeys((*data.same_scenes, *_drawn(data))))
 
 
 def open_training_data(
@@ -71,6 +91,10 @@ def open_training_data(
     held = reduced.in_split(VALIDATION)
     validation = SceneStore(reduced, held, contract, chip=data.chip) if held else None
     return TrainingData(reduced, contract, train, validation)
+
+
+def _drawn(data: DataRecipe) -> tuple[str, ...]:
+    return tuple(name for name, test in data.tests.items() if test.per_class is not None)
 
 
 def _named(data: DataRecipe) -> Catalog:

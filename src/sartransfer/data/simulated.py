@@ -40,17 +40,17 @@ def simulated_optical(
 
     Raises `OutputError` if the folder holds something else, or the same of other parameters.
     """
-    _check(seed=seed, train=train, test=test, size=size)
+    check_counts(seed=seed, train=train, test=test, size=size)
     names = [f"optical_{i:03d}" for i in range(train + test)]
 
     def write(into: Path) -> None:
         for i, name in enumerate(names):
-            scene = make_scene(size, _seed(seed, 1, i), _seed(seed, 2, i))
-            _write_png(into / f"{name}.png", _eight_bits(scene.optical).transpose(1, 2, 0))
-            _write_png(into / f"{name}_label.png", scene.classes)
+            scene = make_scene(size, seed_of(seed, 1, i), seed_of(seed, 2, i))
+            write_png(into / f"{name}.png", _eight_bits(scene.optical).transpose(1, 2, 0))
+            write_png(into / f"{name}_label.png", scene.classes)
 
     settings = {"kind": "optical", "seed": seed, "train": train, "test": test, "size": size}
-    _write_once(folder, settings, write)
+    write_once(folder, settings, write)
     bands = tuple(Band(name, parse_unit("optical")) for name in OPTICAL_BANDS)
     entries = tuple(
         Entry(
@@ -86,7 +86,7 @@ def simulated_sar(
 
     Raises `OutputError` if the folder holds something else, or the same of other parameters.
     """
-    _check(
+    check_counts(
         seed=seed,
         train_groups=train_groups,
         test_groups=test_groups,
@@ -102,7 +102,7 @@ def simulated_sar(
     def write(into: Path) -> None:
         for i, (name, split, group) in enumerate(plan):
             pixels = size if split else map_size
-            scene = make_scene(pixels, _seed(seed, 3, i), _seed(seed, 4, group), looks=looks)
+            scene = make_scene(pixels, seed_of(seed, 3, i), seed_of(seed, 4, group), looks=looks)
             _write_sar(into, name, scene, _place(i, max(size, map_size)))
 
     settings = {
@@ -115,7 +115,7 @@ def simulated_sar(
         "map_size": map_size,
         "looks": looks,
     }
-    _write_once(folder, settings, write)
+    write_once(folder, settings, write)
     entries = tuple(
         Entry(
             id=name,
@@ -130,12 +130,13 @@ def simulated_sar(
     return Catalog("simulated SAR", entries, CLASSES, source=SOURCE)
 
 
-def _seed(seed: int, kind: int, number: int) -> int:
+def seed_of(seed: int, kind: int, number: int) -> int:
     """Return one integer for (seed, kind, number); the kinds keep the streams apart."""
     return int(np.random.SeedSequence([seed, kind, number]).generate_state(1, np.uint64)[0])
 
 
-def _check(*, seed: int, **counts: int) -> None:
+def check_counts(*, seed: int, **counts: int) -> None:
+    """Raise `InputError` for a seed below 0 or a count below 1."""
     if seed < 0:
         raise InputError(f"seed={seed}: must be 0 or above.")
     for name, value in counts.items():
@@ -173,18 +174,18 @@ def _write_sar(folder: Path, name: str, scene: SimulatedScene, place: GeoReferen
 
 def _eight_bits(reflectance: NDArray[np.float32]) -> NDArray[np.uint8]:
     stretched = np.clip(reflectance / FULL_SCALE_REFLECTANCE, 0, 1)
-    stretched = np.clip(reflectance / FULL_SCALE_REFLECTANCE, 0, 1)
     display: NDArray[np.uint8] = np.rint(255 * stretched).astype(np.uint8)
     return display
 
 
-def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+def write_png(path: Path, pixels: NDArray[np.uint8 | np.uint16]) -> None:
+    """Write a grey (H, W) image of 8 or 16 bits, or an 8-bit colour image (H, W, 3)."""
     from PIL import Image
 
     Image.fromarray(np.ascontiguousarray(pixels)).save(path)
 
 
-def _write_once(folder: Path, settings: dict[str, object], write: Callable[[Path], None]) -> None:
+def write_once(folder: Path, settings: dict[str, object], write: Callable[[Path], None]) -> None:
     """Fill `folder` by `write` unless it was filled with these settings before; whole or not at all."""
     wanted = {"version": VERSION, **settings}
     if _is_filled(folder, wanted):

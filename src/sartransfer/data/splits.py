@@ -1,12 +1,15 @@
-"""Splits drawn by whole group, folds, and label fractions; every draw is a function of the seed."""
+"""Splits by whole group or by patch, folds, and label fractions; every draw is a function of the seed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from sartransfer.catalog import TRAIN, VALIDATION, Catalog, Entry
-from sartransfer.errors import CatalogError
+from sartransfer.errors import CatalogError, RecipeError, nearest
+
+LISTED = 20  # names of groups that a message lists at most
+_PER_CLASS = 1  # keeps this draw's stream apart from those of others with the same seed
 
 
 def assign_validation(catalog: Catalog, fraction: float, seed: int) -> Catalog:
@@ -39,10 +42,82 @@ def assign_test(catalog: Catalog, fraction: float, seed: int, name: str = "test"
 
     Drawn as in `assign_validation`. Raises `CatalogError` as there, or if the name is taken.
     """
-    if name in (*catalog.splits, TRAIN, VALIDATION):
-        raise CatalogError(f"catalog {catalog.name!r} has a split {name!r} already. Give another name.")
+    _refuse_taken(catalog, name)
     drawn = _draw(catalog, None, name, fraction, seed)
     return drawn.with_entries(e if e.split else replace(e, split=TRAIN) for e in drawn.entries)
+
+
+def hold_out_groups(catalog: Catalog, tests: Mapping[str, Sequence[str]]) -> Catalog:
+    """Make test sets of whole groups (unseen collections); what else there is to train on is ``train``.
+
+    Args:
+        catalog: taken from are its entries in ``train``, or all where no entry has a split.
+        tests: name of the test set -> names of its groups. May be empty: then all of these become ``train``.
+
+    Test sets and a validation that are there stay as they are.
+
+    Raises:
+        RecipeError: a group that does not exist, or is named twice.
+        CatalogError: a name that is taken, or a group of which a part stands in another split.
+    """
+    source = TRAIN if any(e.split for e in catalog.entries) else None
+    groups = {e.group: e for e in catalog.entries if e.group and e.split == source}
+    elsewhere = {e.group: e.split for e in catalog.entries if e.group and e.split not in (source, None)}
+    test_of: dict[str | None, str] = {}
+    for name, wanted in tests.items():
+        _refuse_taken(catalog, name)
+        for group in wanted:
+            where = f"data.tests.{name}.groups"
+            if group in elsewhere:
+                raise CatalogError(
+                    f"{where}: group {group!r} stands in the split {elsewhere[group]!r} of catalog {catalog.name!r} "
+                    "already. Name groups of `train`, or clear the catalog's `split` column."
+                )
+            if group not in groups:
+                raise RecipeError(_no_group(where, group, sorted(g for g in groups if g)))
+            if group in test_of:
+                raise RecipeError(f"{where}: group {group!r} is in {test_of[group]!r} already; name it once.")
+            test_of[group] = name
+    return catalog.with_entries(
+        replace(e, split=test_of.get(e.group, TRAIN)) if e.split == source else e for e in catalog.entries
+    )
+
+
+def draw_per_class(catalog: Catalog, name: str, count: int, seed: int) -> Catalog:
+    """Move `count` patches of every class from ``train`` to the test set `name`: it shares groups with training.
+
+    Args:
+        catalog: of patches, validation and tests of whole groups set aside already. name: of the test set.
+        count: patches of each class. seed: of the draw.
+
+    Each class is shuffled by the seed, those of validation and of earlier draws too, and the first in training are
+    taken: another validation changes the test set only where it must. Raises `CatalogError`, naming the classes, if
+    one has too few patches (training must keep one of each), if the name is taken, or for scenes with rasters.
+    """
+    _refuse_taken(catalog, name)
+    rasters = next((e for e in catalog.in_split(TRAIN) if e.category is None), None)
+    if rasters is not None:
+        raise CatalogError(
+            f"data.tests.{name}.per_class: entry {rasters.id!r} has no class. Patches of a class can be drawn where "
+            "each has one; of scenes with label rasters name whole groups (data.tests: {...: {groups: [...]}})."
+        )
+    chosen: set[str] = set()
+    short = []
+    for index, category in enumerate(catalog.classes):
+        rng = np.random.default_rng([_PER_CLASS, seed, index])
+        members = [e for e in catalog.entries if e.category == category]
+        shuffled = [members[i] for i in rng.permutation(len(members))]
+        left = [e.id for e in shuffled if e.split == TRAIN]
+        if len(left) <= count:
+            short.append(f"{category} ({len(left)})")
+        chosen |= set(left[:count])
+    if short:
+        raise CatalogError(
+            f"data.tests.{name}: {count} patches a class cannot be drawn, and one be left to train on, of "
+            f"{', '.join(short)} in the groups that training keeps. Lower per_class, take fewer groups away, or drop "
+            "the class (data.drop)."
+        )
+    return catalog.with_entries(replace(e, split=name) if e.id in chosen else e for e in catalog.entries)
 
 
 def group_folds(catalog: Catalog, n: int, seed: int, name: str = "test") -> tuple[Catalog, ...]:
@@ -96,6 +171,17 @@ def take_fraction(catalog: Catalog, fraction: float, seed: int) -> Catalog:
         count = max(1, int(np.floor(fraction * len(members) + 0.5)))
         kept |= {members[i] for i in order[:count]}
     return catalog.where(lambda e: e.split != TRAIN or e.id in kept)
+
+
+def _refuse_taken(catalog: Catalog, name: str) -> None:
+    if name in (*catalog.splits, TRAIN, VALIDATION):
+        raise CatalogError(f"catalog {catalog.name!r} has a split {name!r} already. Give another name.")
+
+
+def _no_group(where: str, group: str, known: list[str]) -> str:
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    listed = f"Must be one of: {', '.join(known[:LISTED])}{more}." if known else "No entry has a group."
+    return f"{where}={group!r} is not known. {listed}{nearest(group, known)}"
 
 
 def _group(entry: Entry) -> str:

@@ -1,15 +1,27 @@
 """Losses by name, and weighted sums of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sartransfer.errors import InputError, RecipeError, one_of
 from sartransfer.losses.pixel import IGNORE_INDEX, DiceLoss, PixelLoss, class_weights_of
+from sartransfer.losses.robust import CombinedLoss, GeneralizedCrossEntropy
+from sartransfer.losses.topk import TopKSmoothLoss
+from sartransfer.losses.weighting import DivideBy, complement_weights
 
-__all__ = ["IGNORE_INDEX", "LOSSES", "LossSum", "build_loss"]
+__all__ = [
+    "IGNORE_INDEX",
+    "LOSSES",
+    "CombinedLoss",
+    "GeneralizedCrossEntropy",
+    "LossSum",
+    "TopKSmoothLoss",
+    "build_loss",
+    "complement_weights",
+]
 
 
 def _cross_entropy(
@@ -59,10 +71,71 @@ def _dice(
     return DiceLoss(classes=classes, smooth=smooth, ignore_index=ignore_index)
 
 
+def _topk_smooth(
+    num_classes: int,
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    class_weights: Sequence[float] | Tensor | None = None,
+    k: int = 2,
+    tau: float = 1.0,
+    alpha: float = 1.0,
+    divide_by: DivideBy = "weights",
+) -> nn.Module:
+    return TopKSmoothLoss(
+        k,
+        tau,
+        alpha,
+        class_weights=class_weights_of(class_weights, num_classes),
+        ignore_index=ignore_index,
+        divide_by=divide_by,
+    )
+
+
+def _combined(
+    num_classes: int,
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    class_weights: Sequence[float] | Tensor | None = None,
+    lam: float = 0.2,
+    tau: float = 1.0,
+    alpha: float = 1.0,
+    weight_on: Literal["both", "top2"] = "both",
+    divide_by: DivideBy = "count",
+) -> nn.Module:
+    return CombinedLoss(
+        lam,
+        tau,
+        weight_on,
+        alpha=alpha,
+        class_weights=class_weights_of(class_weights, num_classes),
+        ignore_index=ignore_index,
+        divide_by=divide_by,
+    )
+
+
+def _generalized_cross_entropy(
+    num_classes: int,
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    class_weights: Sequence[float] | Tensor | None = None,
+    q: float = 0.7,
+    divide_by: DivideBy = "weights",
+) -> nn.Module:
+    return GeneralizedCrossEntropy(
+        q,
+        class_weights=class_weights_of(class_weights, num_classes),
+        ignore_index=ignore_index,
+        divide_by=divide_by,
+    )
+
+
 LOSSES: dict[str, Callable[..., nn.Module]] = {
     "cross_entropy": _cross_entropy,
     "dice": _dice,
     "focal": _focal,
+    "topk_smooth": _topk_smooth,
+    "combined": _combined,
+    "generalized_cross_entropy": _generalized_cross_entropy,
 }
 """Name -> builder(num_classes, *, ignore_index, class_weights, **its own options)."""
 
@@ -116,8 +189,10 @@ def build_loss(
         terms: name in `LOSSES` -> its factor, above 0.
         num_classes: C of the logits.
         ignore_index: target value that does not count.
-        class_weights: one number a class, from 0, for cross-entropy and focal.
-        options: name -> that loss's own options: ``label_smoothing``, ``gamma``, ``classes``, ``smooth``.
+        class_weights: one number a class, from 0; Dice alone takes no notice.
+        options: name -> that loss's own options: cross_entropy ``label_smoothing``; focal ``gamma``; dice
+            ``classes``, ``smooth``; topk_smooth ``k``, ``tau``, ``alpha``, ``divide_by``; combined ``lam``,
+            ``tau``, ``alpha``, ``weight_on``, ``divide_by``; generalized_cross_entropy ``q``, ``divide_by``.
 
     Returns:
         A module, to be moved to the logits' device: (logits (B, C, H, W) or (B, C), target (B, H, W) or (B,))

@@ -1,8 +1,8 @@
 """The part of a recipe that says how a network is fitted."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sartransfer.recipe.strict import Strict
 
@@ -78,6 +78,9 @@ class TrainingRecipe(Strict):
     sampler: Literal["shuffle", "balanced", "exactly-balanced"] = "shuffle"
     """Classification: shuffle, each patch once an epoch; balanced, drawn with replacement, each class as likely;
     exactly-balanced, so that each batch holds equally many of each class. Independent of `class_weights`."""
+    min_steps: int = Field(0, ge=0)
+    """Least batches of an epoch: where there are too few samples for it they are gone through more than once, each time
+    in a new order, so that a small label fraction is not also a short training."""
     bootstrap: bool = False
     """Bagging: each run trains on as many patches (or scenes) as there are, drawn with replacement by its seed; the
     ensemble of the runs is the bagged model."""
@@ -90,3 +93,9 @@ class TrainingRecipe(Strict):
     gradient_clip: float | None = Field(None, gt=0)
     workers: int = Field(0, ge=0)
     """Processes that read data beside the training; 0: none."""
+
+    @model_validator(mode="after")
+    def _repeats(self) -> Self:
+        if self.min_steps and self.sampler != "shuffle":
+            raise ValueError(f"min_steps goes with sampler: shuffle, not with {self.sampler}")
+        return self
