@@ -17,6 +17,7 @@ from sartransfer.metrics import (
     expected_calibration_error,
     majority_vote,
     mcnemar,
+    proportion_interval,
     reliability,
     scores,
     softmax,
@@ -356,3 +357,30 @@ def test_mcnemar_is_the_sum_of_binomial_tails(only_a, only_b):
 def test_mcnemar_refuses_what_is_not_boolean():
     with pytest.raises(ValueError, match="bool"):
         mcnemar([1, 0], [0, 1])
+
+
+@pytest.mark.parametrize("hits", [0, 1, 7, 30, 39, 40])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_the_interval_of_a_share_is_scipys_exact_one(hits, confidence):
+    expected = stats.binomtest(hits, 40).proportion_ci(confidence, method="exact")
+    assert proportion_interval(hits, 40, confidence) == pytest.approx(
+        (expected.low, expected.high), abs=1e-12
+    )
+
+
+def test_the_interval_of_a_share_covers_and_knows_its_limits():
+    """By enumeration: for every true share, the outcomes whose interval holds it have at least 95 %."""
+    intervals = [proportion_interval(k, 25) for k in range(26)]
+    for share in np.linspace(0.01, 0.99, 99):
+        held = sum(
+            stats.binom.pmf(k, 25, share) for k, (low, high) in enumerate(intervals) if low <= share <= high
+        )
+        assert held >= 0.95
+    low, high = proportion_interval(2413, 2426)  # the paper's 99.46 %
+    assert (round(low, 4), round(high, 4)) == (0.9909, 0.9971)
+    assert proportion_interval(5, 5)[1] == 1
+    assert proportion_interval(0, 5)[0] == 0
+    assert all(math.isnan(v) for v in proportion_interval(0, 0))
+    for hits, total, confidence in ((6, 5, 0.95), (-1, 5, 0.95), (1, 5, 1.0)):
+        with pytest.raises(ValueError, match="Must be 0 <= hits <= total"):
+            proportion_interval(hits, total, confidence)

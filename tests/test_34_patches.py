@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_patches import AMPLITUDE
 
-from sartransfer import prepare
 from sartransfer.catalog import IGNORE_INDEX, Asset, Catalog, Entry, read_catalog, write_catalog
 from sartransfer.data.collections import CLASSES as COVERS
 from sartransfer.data.collections import simulated_collections
@@ -21,6 +20,7 @@ from sartransfer.data.resolve import open_catalog
 from sartransfer.data.tiling import tile_labels
 from sartransfer.errors import CatalogError, InputError, OutputError
 from sartransfer.geotiff import write_geotiff
+from sartransfer.prepare import patches as prepare
 from sartransfer.radar.units import parse_unit
 from sartransfer.readers import open_entry
 from sartransfer.readers.array import write_array

@@ -200,6 +200,49 @@ def test_chips_keep_their_logits_and_top2_is_sklearns(tmp_path):
     assert one.top2() == pytest.approx(peer.top_k_accuracy_score(truth[odd], logits[odd], k=2))
 
 
+def test_chips_in_batches_have_the_logits_of_chips_one_by_one(tmp_path, monkeypatch):
+    """Of mixed shapes, by several views, and with a network whose batch norm would tell if it saw the batch."""
+    checkpoint = make_checkpoint(tmp_path, "resnet18")
+    catalog, _ = make_chips(tmp_path, 11)
+    rng, entries = np.random.default_rng(1), list(catalog.entries)
+    for i in (2, 3, 7):
+        data = rng.normal(-12, 3, (2, 33, 52)).astype(np.float32)
+        path = write_array(tmp_path / f"wide{i}.npz", data, BANDS)
+        entries[i] = replace(entries[i], assets=(Asset(path),))
+    catalog = catalog.with_entries(entries)
+    batches, real = [], predict.predict_logits
+
+    def spy(model, images, **options):
+        batches.append(tuple(images.shape))
+        return real(model, images, **options)
+
+    monkeypatch.setattr(predict, "predict_logits", spy)
+    for views in (1, 4):
+        together = []
+        found = evaluate_checkpoint(
+            checkpoint,
+            catalog,
+            "test",
+            views=views,
+            progress=lambda n, of, seen=together: seen.append((n, of)),
+        )
+        assert sorted(batches) == [(3, 2, 33, 52), (8, 2, 40, 36)]
+        assert together == [(n, 11) for n in range(1, 12)]
+        batches.clear()
+        for name, value in (("CHIPS_AT_ONCE", 1), ("ONE_PASS_PIXELS", 3 * 40 * 36)):
+            with monkeypatch.context() as patch:
+                patch.setattr(predict, name, value)
+                single = evaluate_checkpoint(checkpoint, catalog, "test", views=views)
+            largest = 1 if name == "CHIPS_AT_ONCE" else 3
+            assert max(b[0] for b in batches) == largest
+            batches.clear()
+            for a, b in zip(found.scenes, single.scenes, strict=True):
+                assert (a.id, a.group, a.label) == (b.id, b.group, b.label)
+                assert a.logits == pytest.approx(b.logits, rel=1e-4, abs=1e-4)
+                assert (a.confusion == b.confusion).all()
+        assert [s.id for s in found.scenes] == [e.id for e in entries]
+
+
 def test_scores_are_read_back_as_they_were_written(tmp_path, catalog):
     found = evaluate_checkpoint(make_checkpoint(tmp_path), catalog, "test")
     write_scores(found, tmp_path)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,11 +16,11 @@ import pytest
 import rasterio
 import torch
 import yaml
+from small_data import make_catalog, write_small
 from small_data import write_scene as write_labelled
-from small_data import write_small
 
 from sartransfer import cli, mapping
-from sartransfer.catalog import read_catalog
+from sartransfer.catalog import read_catalog, write_catalog
 from sartransfer.cli import main
 from sartransfer.contract import InputBand, InputContract
 from sartransfer.geotiff import write_geotiff
@@ -357,7 +358,7 @@ def test_square_brackets_in_messages_are_not_markup(refuse):
 
 def process(*words, cwd, **more):
     command = [sys.executable, "-m", "sartransfer.cli", *map(str, words)]
-    source = str(Path(cli.__file__).parents[1])
+    source = str(Path(cli.__file__).parents[2])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": source}
     return subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
@@ -414,7 +415,18 @@ def test_ctrl_c_in_a_command_that_keeps_nothing(call, trained, tmp_path, monkeyp
 def test_help_names_every_command_and_what_it_takes(call):
     code, printed, _ = call("--help")
     assert code == 0
-    for command in ("demo", "compare", "train", "evaluate", "predict", "report", "schema", "catalog"):
+    for command in (
+        "demo",
+        "compare",
+        "train",
+        "evaluate",
+        "ensemble",
+        "predict",
+        "report",
+        "schema",
+        "catalog",
+        "prepare",
+    ):
         assert command in printed
         code, text, _ = call(command, "-h")
         assert code == 0
@@ -574,3 +586,21 @@ def test_a_run_that_is_ours_to_mend_ends_with_code_1(call, tmp_path, data, monke
     assert code == 1
     assert "1 of 1 runs failed" in said
     assert "ZeroDivisionError: ours" in said
+
+
+def test_scenes_are_cut_into_patches_that_a_recipe_can_take(call, refuse, tmp_path):
+    folder = tmp_path / "scenes"
+    catalog = make_catalog(folder, {"train": 2, "test": 1}, size=32)
+    write_catalog(catalog, folder / "scenes.csv")
+    code, printed, _ = call("prepare", "patches", folder / "scenes.csv", "-o", tmp_path / "out", "--size", 16)
+    assert code == 0
+    assert "catalog: " in printed
+    made = read_catalog(tmp_path / "out" / "catalog.csv")
+    left = sum(int(n) for n in re.findall(r"(\d+) (?:too little|without|at edges)", printed))
+    assert len(made.entries) + left == 3 * 4
+    assert {e.category for e in made.entries} <= set(catalog.classes)
+    said = refuse("prepare", "patches", folder / "scenes.csv", "-o", tmp_path / "out", "--size", 16)
+    assert "out" in said
+    assert "size" in refuse(
+        "prepare", "patches", folder / "scenes.csv", "-o", tmp_path / "b", "--size", 64_000
+    )

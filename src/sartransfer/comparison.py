@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sartransfer.catalog import Catalog
+from sartransfer.catalog import VALIDATION, Catalog
 from sartransfer.data.resolve import TrainingData, open_training_data
 from sartransfer.errors import OutputError, RecipeError, SartransferError, one_of
 from sartransfer.evaluate import evaluate_checkpoint, log_look, read_scores, write_scores
@@ -254,18 +254,24 @@ def _training_data(catalog: Catalog, recipe: Recipe, fraction: float, data_hash:
 
 
 def _score(plan: Plan, planned: PlannedRun, device: str) -> None:
-    views = plan.recipe.prediction.views
-    wanted = [t for t in plan.test_sets if read_scores(planned.folder.path, t.name, views) is None]
-    if not wanted:
-        return
-    checkpoint = read_checkpoint(planned.folder.path, which=planned.job.training.weights)
+    """Score a run on its test sets; of chips also the validation logits, which temperatures are fitted on."""
+    views, folder = plan.recipe.prediction.views, planned.folder.path
+    held = plan.recipe.task == "classify" and bool(plan.catalog.in_split(VALIDATION))
+    names = [*([VALIDATION] if held else []), *(t.name for t in plan.test_sets)]
+    wanted = [name for name in names if read_scores(folder, name, views) is None]
+    weights = planned.job.training.weights
+    if not wanted or (wanted == [VALIDATION] and not (folder / f"{weights}.safetensors").is_file()):
+        return  # a scored run whose weights were thrown away is still good
+    checkpoint = read_checkpoint(folder, which=weights)
     commit, dirty = commit_of(Path(__file__).parent)
-    for test_set in wanted:
-        found = evaluate_checkpoint(checkpoint, plan.catalog, test_set.name, device=device, views=views)
-        write_scores(found, planned.folder.path)
+    for name in wanted:
+        found = evaluate_checkpoint(checkpoint, plan.catalog, name, device=device, views=views)
+        write_scores(found, folder)
+        if name == VALIDATION:
+            continue  # it chose the weights: no look at a test set
         log_look(
             plan.out / "test-looks.jsonl",
-            test_set.name,
+            name,
             plan.recipe.digest(),
             initialization=planned.initialization,
             seed=planned.job.seed,

@@ -1,7 +1,7 @@
 """Scores of a checkpoint on scenes: one integer confusion matrix a scene, or the logits of every patch."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from sartransfer.data.patches import category_index
 from sartransfer.errors import CatalogError, InputError
 from sartransfer.metrics import confusion_matrix, top_k_accuracy
 from sartransfer.models.checkpoint import Checkpoint
-from sartransfer.predict import predict_chip, predict_windows
+from sartransfer.predict import predict_chips, predict_windows
 from sartransfer.readers import open_entry, read_label
 from sartransfer.runs import now, read_json, write_json
-from sartransfer.scene import Scene
+from sartransfer.scene import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def evaluate_checkpoint(
     views: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TestScores:
-    """Predict every scene of a test set and count, in float32.
+    """Predict every scene of a test set and count, in float32; chips by batches.
 
     Args:
         checkpoint: network, contract and classes. catalog: where the test set is.
@@ -102,32 +102,42 @@ def evaluate_checkpoint(
         )
     model = checkpoint.model.to(device).eval()
     views = views or checkpoint.views
-    found = []
-    for number, entry in enumerate(entries):
-        scene = open_entry(entry)
-        if checkpoint.model.task == "classify":
-            found.append(_score_chip(checkpoint, model, catalog, entry, scene, device, views))
-        else:
-            found.append(_score_scene(checkpoint, model, catalog, entry, scene, device, views))
+    found: dict[int, SceneScore] = {}
+    for number, score in _scored(checkpoint, model, catalog, entries, device, views):
+        found[number] = score
         if progress:
-            progress(number + 1, len(entries))
-    return TestScores(test_set, catalog.classes, tuple(found), views)
+            progress(len(found), len(entries))
+    return TestScores(test_set, catalog.classes, tuple(found[i] for i in range(len(entries))), views)
 
 
-def _score_scene(
+def _scored(
     checkpoint: Checkpoint,
     model: torch.nn.Module,
     catalog: Catalog,
-    entry: Entry,
-    scene: Scene,
+    entries: Sequence[Entry],
     device: str,
     views: int,
+) -> Iterator[tuple[int, SceneScore]]:
+    """Yield (number, score) of every entry, chips by batches, in whatever order they are ready."""
+    if checkpoint.task == "classify":
+        labels = [category_index(catalog, entry) for entry in entries]  # told before the first is predicted
+        scenes = (open_entry(entry) for entry in entries)
+        for number, logits in predict_chips(checkpoint, model, scenes, device, views):
+            yield number, _score_chip(entries[number], labels[number], logits)
+        return
+    for number, entry in enumerate(entries):
+        windows = predict_windows(checkpoint, model, open_entry(entry), device, views)
+        yield number, _score_scene(entry, catalog, windows)
+
+
+def _score_scene(
+    entry: Entry, catalog: Catalog, windows: Iterable[tuple[Window, torch.Tensor, NDArray[np.bool_]]]
 ) -> SceneScore:
     if entry.label is None:
         raise CatalogError(f"entry {entry.id!r} has no label raster: nothing to score against.")
     total = np.zeros((len(catalog.classes),) * 2, dtype=np.int64)
-    for window, logits, valid in predict_windows(checkpoint, model, scene, device, views):
-        _check_finite(logits[:, torch.from_numpy(valid)], scene)
+    for window, logits, valid in windows:
+        _check_finite(logits[:, torch.from_numpy(valid)], entry.id)
         classes = logits.argmax(0).numpy()
         truth = read_label(entry, catalog, window)
         total += confusion_matrix(
@@ -136,28 +146,18 @@ def _score_scene(
     return SceneScore(entry.id, entry.group or entry.id, total)
 
 
-def _score_chip(
-    checkpoint: Checkpoint,
-    model: torch.nn.Module,
-    catalog: Catalog,
-    entry: Entry,
-    scene: Scene,
-    device: str,
-    views: int,
-) -> SceneScore:
-    label = category_index(catalog, entry)
-    logits = predict_chip(checkpoint, model, scene, device, views)
-    _check_finite(torch.from_numpy(logits), scene)
-    total = np.zeros((len(catalog.classes),) * 2, dtype=np.int64)
+def _score_chip(entry: Entry, label: int, logits: NDArray[np.float32]) -> SceneScore:
+    _check_finite(torch.from_numpy(logits), entry.id)
+    total = np.zeros((len(logits),) * 2, dtype=np.int64)
     total[label, int(logits.argmax())] = 1
     return SceneScore(entry.id, entry.group or entry.id, total, logits, label)
 
 
-def _check_finite(logits: torch.Tensor, scene: Scene) -> None:
+def _check_finite(logits: torch.Tensor, scene_id: str) -> None:
     """Refuse NaN: argmax would make a class of it. (-inf is a probability of 0, as averaged views can have.)"""
     if bool((torch.isnan(logits) | torch.isposinf(logits)).any()):
         raise InputError(
-            f"scene {scene.id!r}: the network's answer holds NaN or infinity. Has its training diverged? "
+            f"scene {scene_id!r}: the network's answer holds NaN or infinity. Has its training diverged? "
             "A smaller training.optimizer.lr or training.gradient_clip may help."
         )
 

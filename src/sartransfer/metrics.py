@@ -182,7 +182,7 @@ def top_k_accuracy(logits: ArrayLike, labels: ArrayLike, k: int) -> float:
     Equal logits are ranked by class number, as argmax does, so that k = 1 is the accuracy and a model that
     says the same for all classes gains nothing.
     """
-    x, truth = _samples(logits, labels, "logits")
+    x, truth = checked_samples(logits, labels, "logits")
     if not 1 <= k <= x.shape[1]:
         raise ValueError(f"{k=}. Must lie from 1 to the {x.shape[1]} classes")
     if truth.size == 0:
@@ -197,8 +197,8 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
 
     Confidence is the probability of the predicted class (Guo et al. 2017, arXiv:1706.04599, section 2).
     """
-    p, truth = _samples(probabilities, labels, "probabilities")
-    _check_probabilities(p)
+    p, truth = checked_samples(probabilities, labels, "probabilities")
+    check_probabilities(p)
     if bins < 1:
         raise ValueError(f"{bins=}. Must be 1 or more")
     edges = np.linspace(0, 1, bins + 1)
@@ -240,11 +240,31 @@ def majority_vote(predictions: ArrayLike, probabilities: ArrayLike) -> IntArray:
             f"predictions have shape {votes.shape}, probabilities {p.shape}. Must be (M, N) and (M, N, C)"
         )
     _check_classes(votes, p.shape[2], "predictions", None)
-    _check_probabilities(p)
+    check_probabilities(p)
     counts = np.stack([(votes == c).sum(axis=0) for c in range(p.shape[2])], axis=-1)
     tied = counts == counts.max(axis=-1, keepdims=True)
     ranked = np.where(tied, p.mean(axis=0), -1.0)
     return np.asarray(ranked.argmax(axis=-1), dtype=np.int64)
+
+
+def proportion_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval of a share, `hits` out of `total` independent draws; (NaN, NaN) for no draw.
+
+    Its ends are the shares at which so many hits, or more extreme numbers, have half of 1 - `confidence`
+    (Clopper and Pearson 1934): it covers the true share at least as often as it says.
+    """
+    from scipy.stats import beta  # slow to import
+
+    if not 0 <= hits <= total or not 0 < confidence < 1:
+        raise ValueError(
+            f"{hits=} of {total=} at {confidence=}. Must be 0 <= hits <= total, 0 < confidence < 1"
+        )
+    if total == 0:
+        return float("nan"), float("nan")
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, hits, total - hits + 1)) if hits > 0 else 0.0
+    high = float(beta.isf(tail, hits + 1, total - hits)) if hits < total else 1.0
+    return low, high
 
 
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
@@ -308,7 +328,8 @@ def _checked_matrix(cm: ArrayLike) -> IntArray:
     return counts.astype(np.int64)
 
 
-def _samples(scores_by_class: ArrayLike, labels: ArrayLike, name: str) -> tuple[FloatArray, IntArray]:
+def checked_samples(scores_by_class: ArrayLike, labels: ArrayLike, name: str) -> tuple[FloatArray, IntArray]:
+    """Return values by class (N, C) as float64 and labels (N,) as int64; raises for what cannot be scored."""
     x, truth = np.asarray(scores_by_class, dtype=np.float64), _integers(labels, "labels")
     if x.ndim != 2 or x.shape[1] < 1 or truth.shape != x.shape[:1]:
         raise ValueError(f"{name} have shape {x.shape}, labels {truth.shape}. Must be (N, C) and (N,)")
@@ -318,7 +339,8 @@ def _samples(scores_by_class: ArrayLike, labels: ArrayLike, name: str) -> tuple[
     return x, truth.astype(np.int64)
 
 
-def _check_probabilities(p: FloatArray) -> None:
+def check_probabilities(p: FloatArray) -> None:
+    """Raise `InputError` unless the last axis of `p` (..., C) holds numbers from 0 that sum to 1."""
     if p.size == 0:
         return
     sums = p.sum(axis=-1)

@@ -16,6 +16,7 @@ from sartransfer.scene import Scene, Window
 ONE_PASS_PIXELS = 2048 * 2048  # up to this many pixels a scene goes through in one pass
 HALO = 256  # pixels around a window that are computed and thrown away
 CORE = 1024  # side of the part of a window that is kept
+CHIPS_AT_ONCE = 64  # chips of one shape that go through the network together
 
 
 def choose_device(wanted: str) -> str:
@@ -144,14 +145,50 @@ def predict_chip(
     checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str, views: int | None = None
 ) -> NDArray[np.float32]:
     """Return the logits (K,) of one chip, cut from its centre as in training."""
-    window = scene.window
+    ((_, logits),) = predict_chips(checkpoint, model, [scene], device, views)
+    return logits
+
+
+def predict_chips(
+    checkpoint: Checkpoint,
+    model: torch.nn.Module,
+    scenes: Iterable[Scene],
+    device: str,
+    views: int | None = None,
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield (number, logits (K,)) of every chip, cut from its centre as in training.
+
+    Chips of one shape go through the network together, `CHIPS_AT_ONCE` at most and no more pixels than
+    `ONE_PASS_PIXELS`; so they come out of order where the shapes differ. A chip's logits do not depend on its
+    company, but for rounding. Scenes are read when their turn comes.
+
+    Raises:
+        InputError: a scene smaller than the chip that the network was trained on.
+    """
+    number_of_views = views or checkpoint.views
+    waiting: dict[tuple[int, ...], list[tuple[int, NDArray[np.float32]]]] = {}
+
+    def answered(batch: list[tuple[int, NDArray[np.float32]]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        images = torch.from_numpy(np.stack([image for _, image in batch]))
+        logits = predict_logits(model, images, device=device, views=number_of_views).numpy()
+        yield from zip((number for number, _ in batch), logits, strict=True)
+
+    for number, scene in enumerate(scenes):
+        image, _ = checkpoint.contract.read(scene, _chip_window(checkpoint, scene))
+        batch = waiting.setdefault(image.shape, [])
+        batch.append((number, image))
+        if len(batch) >= min(CHIPS_AT_ONCE, max(1, ONE_PASS_PIXELS // (image.shape[-2] * image.shape[-1]))):
+            yield from answered(waiting.pop(image.shape))
+    for batch in waiting.values():
+        yield from answered(batch)
+
+
+def _chip_window(checkpoint: Checkpoint, scene: Scene) -> Window:
     chip = checkpoint.metadata.get("chip")
-    if chip is not None:
-        if chip > min(scene.height, scene.width):
-            raise InputError(
-                f"{scene.id!r} of {scene.height} x {scene.width} px is smaller than the chip of {chip}."
-            )
-        window = scene.central_window(chip)
-    image, _ = checkpoint.contract.read(scene, window)
-    number = views or checkpoint.views
-    return predict_logits(model, torch.from_numpy(image)[None], device=device, views=number)[0].numpy()
+    if chip is None:
+        return scene.window
+    if chip > min(scene.height, scene.width):
+        raise InputError(
+            f"{scene.id!r} of {scene.height} x {scene.width} px is smaller than the chip of {chip}."
+        )
+    return scene.central_window(chip)

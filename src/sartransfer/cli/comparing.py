@@ -1,0 +1,115 @@
+"""Commands that train and compare: demo, compare, train, report, schema."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from sartransfer.cli.options import Device, Out, Overrides, RecipePath, read_recipe
+from sartransfer.errors import SartransferError
+from sartransfer.terminal import Watcher, err, failure_words, out, show_estimate, show_path, show_verdict
+
+if TYPE_CHECKING:
+    from sartransfer.gather import Comparison
+
+
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for data, runs, report and map.")
+    ] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the simulated scenes.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Compare two starts on simulated scenes, write the report and map a scene: needs no data."""
+    from sartransfer.demo import run_demo
+
+    with Watcher() as watcher:
+        result = run_demo(folder, seed=seed, device=device, watcher=watcher)
+    show_verdict(result.comparison)
+    out.print(
+        "The images are simulated: optical and multilook SAR pictures of the same kind of landscape.",
+        soft_wrap=True,
+    )
+    show_path("report", result.report)
+    show_path("map", result.map.path)
+    show_path("figure", result.figure)
+    _end(result.comparison)
+
+
+def compare(
+    recipe: RecipePath,
+    folder: Out = Path("out"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes and train nothing.")] = False,
+    device: Device = "auto",
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each with its share of the cores.")] = 1,
+    overrides: Overrides = None,
+) -> None:
+    """Train every start with every seed, score them, and say which is better and whether that is certain."""
+    read = read_recipe(recipe, overrides, folder)
+    from sartransfer.comparison import compare as run
+    from sartransfer.plan import plan_comparison
+    from sartransfer.report import write_figures, write_report
+
+    if dry_run:
+        show_estimate(plan_comparison(read, folder), device)
+        return
+    with Watcher() as watcher:
+        result = run(read, folder, device=device, jobs=jobs, watcher=watcher)
+    runs = result.results["runs"]
+    if len(result.failed) < len(runs):
+        show_verdict(result)
+        write_figures(folder, folder / "figures")
+        show_path("report", write_report(folder))
+        show_path("results", folder / "results.csv")
+    _end(result)
+
+
+def train(
+    recipe: RecipePath,
+    folder: Out = Path("out"),
+    initialization: Annotated[
+        str | None, typer.Option("--start", help="Which of the recipe's initializations; default: the last.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Which seed; default: the recipe's first.")] = None,
+    device: Device = "auto",
+    overrides: Overrides = None,
+) -> None:
+    """Train one run of a recipe: one start, one seed; `compare` with the same folder finds it finished."""
+    read = read_recipe(recipe, overrides, folder)
+    from sartransfer.comparison import train_one
+
+    name = initialization or list(read.initializations)[-1]
+    with Watcher() as watcher:
+        planned, report = train_one(read, folder, name, seed, device=device, watcher=watcher)
+    out.print(escape(report.describe()), highlight=False, soft_wrap=True)
+    show_path("run", planned.folder.path)
+    show_path("checkpoint", planned.folder.path / f"{planned.job.training.weights}.safetensors")
+
+
+def report(folder: Annotated[Path, typer.Argument(help="A comparison's folder.", metavar="FOLDER")]) -> None:
+    """Write the report of a comparison again, from its results."""
+    from sartransfer.report import write_figures, write_report
+
+    path = write_report(folder)
+    write_figures(folder, folder / "figures")
+    show_path("report", path)
+
+
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors that complete and check YAML."""
+    import json
+
+    from sartransfer.recipe import recipe_schema
+
+    print(json.dumps(recipe_schema(), indent=1))
+
+
+def _end(result: "Comparison") -> None:
+    """End with what went wrong: exit code 2 for a mistake of the user, 1 for one of ours."""
+    if result.failed:
+        words = failure_words(result.failed, len(result.results["runs"]))
+        if "Traceback" not in words:
+            raise SartransferError(words)
+        err.print(words, highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1)

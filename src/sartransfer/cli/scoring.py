@@ -1,0 +1,207 @@
+"""Commands that use checkpoints: evaluate, ensemble, predict."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from sartransfer.cli.options import (
+    CatalogOption,
+    CheckpointPath,
+    DatasetOption,
+    Device,
+    Overwrite,
+    RecipeOption,
+    Views,
+    check_one_source,
+    open_scored_scenes,
+    splits_to_score,
+)
+from sartransfer.errors import OutputError, SartransferError
+from sartransfer.terminal import err, out, score_table, show_path
+
+if TYPE_CHECKING:
+    from sartransfer.catalog import Catalog
+    from sartransfer.ensemble import EnsembleScores
+    from sartransfer.models.checkpoint import Checkpoint
+
+
+def evaluate(
+    checkpoint: CheckpointPath,
+    recipe: RecipeOption = None,
+    catalog: CatalogOption = None,
+    dataset: DatasetOption = None,
+    test_set: Annotated[
+        str | None, typer.Option("--split", help="Which split of the scenes; default: every test set.")
+    ] = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the scores as JSON too.")
+    ] = None,
+    overwrite: Overwrite = False,
+    views: Views = None,
+    device: Device = "auto",
+) -> None:
+    """Score a checkpoint on the scenes of a recipe, a catalog or a dataset."""
+    from sartransfer.evaluate import evaluate_checkpoint, scores_json
+    from sartransfer.models.checkpoint import read_checkpoint
+    from sartransfer.predict import choose_device
+    from sartransfer.runs import chosen_weights, write_json
+
+    check_one_source(recipe, catalog, dataset)
+    if json_out and json_out.exists() and not overwrite:
+        raise OutputError(f"{json_out} exists. Choose another name, or overwrite it (--overwrite).")
+    if json_out and not json_out.parent.is_dir():
+        raise OutputError(f"{json_out} cannot be written: there is no folder {json_out.parent}.")
+    device = choose_device(device)
+    read = read_checkpoint(checkpoint, which=chosen_weights(checkpoint))
+    found = open_scored_scenes(recipe, catalog, dataset, read.classes)
+    collected = {}
+    for name in splits_to_score(found, test_set):
+        scores = evaluate_checkpoint(read, found, name, device=device, views=views)
+        out.print(score_table(name, scores.confusion, scores.classes, scores.top2()))
+        collected[name] = scores_json(scores)
+        _log(checkpoint, read.metadata.get("identity"), found, name)
+    if json_out:
+        write_json(json_out, collected)
+        show_path("scores", json_out)
+
+
+def ensemble(
+    checkpoints: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of runs (out/runs/START/FRACTION/seed*) or .safetensors files, one or more.",
+            metavar="CHECKPOINT...",
+            show_default=False,
+        ),
+    ],
+    recipe: RecipeOption = None,
+    catalog: CatalogOption = None,
+    dataset: DatasetOption = None,
+    test_set: Annotated[
+        str | None,
+        typer.Option("--test", "--split", help="Which split of the scenes; default: every test set."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for predictions.csv, a row a patch, and ensemble.json."),
+    ] = None,
+    overwrite: Overwrite = False,
+    views: Views = None,
+    device: Device = "auto",
+) -> None:
+    """Join networks that classify patches: majority vote, ties and top-2 by mean probability."""
+    from sartransfer.certainty import ensemble_json
+    from sartransfer.ensemble import check_member, evaluate_ensemble, write_predictions
+    from sartransfer.models.checkpoint import read_checkpoint
+    from sartransfer.predict import choose_device
+    from sartransfer.runs import chosen_weights, write_json
+
+    check_one_source(recipe, catalog, dataset)
+    kept = [folder / name for name in ("predictions.csv", "ensemble.json")] if folder else []
+    for path in kept:
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists. Choose another folder, or overwrite it (--overwrite).")
+    device = choose_device(device)
+    if twice := [p for p in checkpoints if [c.resolve() for c in checkpoints].count(p.resolve()) > 1]:
+        raise SartransferError(f"{twice[0]} is named twice: it would have two votes.")
+
+    def read(path: Path) -> "Checkpoint":
+        return read_checkpoint(path, which=chosen_weights(path))
+
+    first = read(checkpoints[0])
+    identities = {}
+    for path in checkpoints:  # all are looked at before the first is asked
+        member = read(path)
+        check_member(member, first)
+        identities[path] = member.metadata.get("identity")
+    found = open_scored_scenes(recipe, catalog, dataset, first.classes)
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    joined = []
+    for name in splits_to_score(found, test_set):
+        scores = evaluate_ensemble(map(read, checkpoints), found, name, device=device, views=views)
+        joined.append(scores)
+        out.print(_ensemble_table(scores))
+        for path, identity in identities.items():
+            _log(path, identity, found, name)
+    if folder:
+        show_path("predictions", write_predictions(kept[0], joined))
+        write_json(kept[1], {e.test_set: ensemble_json(e) for e in joined})
+        show_path("scores", kept[1])
+
+
+def _ensemble_table(found: "EnsembleScores") -> Table:
+    low, high = found.interval()
+    alone = found.member_accuracies
+    values = found.scores
+    size = f"{found.members} member{'s' if found.members > 1 else ''}"
+    table = Table("", "", show_header=False, title=escape(f"{found.test_set}: {size}"))
+    table.add_row("patches", str(len(found.ids)))
+    table.add_row("accuracy", f"{found.accuracy:.4f} [{low:.4f}, {high:.4f}]")
+    table.add_row("members alone", f"{sum(alone) / len(alone):.4f} ({min(alone):.4f} to {max(alone):.4f})")
+    table.add_row("f1_macro", f"{values['f1_macro']:.4f}")
+    table.add_row("f1_weighted", f"{values['f1_weighted']:.4f}")
+    if found.top2 is not None:
+        table.add_row("top2", f"{found.top2:.4f}")
+    table.add_row("mean entropy", f"{found.entropy.mean():.4f} nats")
+    table.add_row("spread", f"{found.spread.mean():.4f} nats")
+    return table
+
+
+def _log(path: Path, identity: object, catalog: "Catalog", split: str) -> None:
+    """Note a look at test scores beside the checkpoint."""
+    from sartransfer.evaluate import log_look
+
+    folder = path if path.is_dir() else path.parent
+    log_look(folder / "test-looks.jsonl", split, str(identity), catalog=catalog.name)
+
+
+def predict(
+    checkpoint: CheckpointPath,
+    scene: Annotated[
+        str,
+        typer.Argument(
+            help="A scene: GeoTIFF, PNG, JPEG or .npz; several files of one scene as 'BEFORE|AFTER'.",
+            metavar="SCENE",
+        ),
+    ],
+    target: Annotated[Path, typer.Option("--out", "-o", help="The map to write: a GeoTIFF.")],
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="What the bands are, in file order, where the file does not say: VV=sigma0_db,VH=sigma0_db; "
+            "for several files 'before=sigma0_db|after=sigma0_db'."
+        ),
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write class probabilities too, as MAP-probabilities.tif.")
+    ] = False,
+    overwrite: Overwrite = False,
+    views: Views = None,
+    device: Device = "auto",
+) -> None:
+    """Map a scene with a trained network: classes as a GeoTIFF, georeferenced as the scene."""
+    from sartransfer.mapping import predict_scene
+    from sartransfer.predict import choose_device
+
+    result = predict_scene(
+        checkpoint,
+        scene,
+        target,
+        bands=bands,
+        probabilities=probabilities,
+        overwrite=overwrite,
+        views=views,
+        device=choose_device(device),
+    )
+    total = sum(result.counts.values())
+    for name, count in result.counts.items():
+        out.print(f"{name}: {count} pixels, {count / total:.1%}", highlight=False)
+    for warning in result.warnings:
+        err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+    show_path("map", result.path)
+    if result.probabilities:
+        show_path("probabilities", result.probabilities)
