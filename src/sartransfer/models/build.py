@@ -9,12 +9,18 @@ from sartransfer.errors import RecipeError, one_of
 from sartransfer.models.aspp import build_resnet18_aspp
 from sartransfer.models.libraries import build_smp, build_timm, build_unet_resnet18
 from sartransfer.models.network import Network
+from sartransfer.models.prithvi import build_prithvi_v1_100m, build_prithvi_v2_300m, build_prithvi_v2_600m
 from sartransfer.models.resnet import build_resnet18
+from sartransfer.models.unet import build_unet
 
 MODELS: dict[str, Callable[..., Network]] = {
     "resnet18-aspp": build_resnet18_aspp,
     "unet-resnet18": build_unet_resnet18,
     "resnet18": build_resnet18,
+    "unet": build_unet,
+    "prithvi-v1-100m": build_prithvi_v1_100m,
+    "prithvi-v2-300m": build_prithvi_v2_300m,
+    "prithvi-v2-600m": build_prithvi_v2_600m,
 }
 """Name -> builder(in_channels, num_classes, **options)."""
 
