@@ -604,3 +604,24 @@ def test_scenes_are_cut_into_patches_that_a_recipe_can_take(call, refuse, tmp_pa
     assert "size" in refuse(
         "prepare", "patches", folder / "scenes.csv", "-o", tmp_path / "b", "--size", 64_000
     )
+
+
+def test_a_flood_is_mapped_by_change_from_the_command_line(call, refuse, tmp_path):
+    rng = np.random.default_rng(0)
+    before = rng.gamma(9, 0.1 / 9, (1, 48, 48)).astype(np.float32)
+    after = rng.gamma(9, 0.1 / 9, (1, 48, 48)).astype(np.float32)
+    after[:, 16:32, 16:32] /= 20  # 13 dB darker: flooded
+    place = GeoReference("EPSG:32633", (10.0, 0.0, 5e5, 0.0, -10.0, 5e6))
+    for name, values in (("before", before), ("after", after)):
+        write_geotiff(tmp_path / f"{name}.tif", values, descriptions=["VV"], units=["sigma0"], georeference=place)
+    words = ("prepare", "flood", tmp_path / "before.tif", tmp_path / "after.tif", "-o", tmp_path / "m.tif")
+    code, printed, _ = call(*words, "--rule", "db_drop", "--threshold", "3", "--threshold", "99")
+    assert code == 0
+    assert "at a threshold of 99: 0.000" in printed
+    with rasterio.open(tmp_path / "m.tif") as file:
+        found = file.read(1)
+    assert found[20:28, 20:28].all()  # the filter of 50 m blurs the border
+    assert not found[:8].any()
+    assert "--overwrite" in refuse(*words)
+    assert "un_spider" in refuse(*words, "--rule", "un_spidr")
+    assert "degrees" in refuse(*words, "--overwrite", "--slope-unit", "gon")

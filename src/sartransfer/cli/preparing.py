@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import Progress
+from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from sartransfer.cli.options import CatalogSource, open_scenes
+from sartransfer.cli.options import CatalogSource, Overwrite, open_scenes
 from sartransfer.terminal import err, out, show_path
 
 
@@ -46,3 +46,69 @@ def patches(
         highlight=False,
     )
     show_path("catalog", made.catalog)
+
+
+def flood(
+    before: Annotated[Path, typer.Argument(help="The scene before the flood.", metavar="BEFORE")],
+    after: Annotated[Path, typer.Argument(help="The scene during it, on the same grid.", metavar="AFTER")],
+    target: Annotated[Path, typer.Option("--out", "-o", help="The mask to write, a GeoTIFF.")],
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="un_spider, un_spider_5_percent, db_drop, log_ratio_otsu, log_ratio_kittler_illingworth, fuzzy."
+        ),
+    ] = "un_spider",
+    band: Annotated[
+        str | None, typer.Option(help="Band or polarization compared; default: the only one, or VH.")
+    ] = None,
+    seasonality: Annotated[Path | None, typer.Option(help="Months of water a year (JRC), 0 to 12.")] = None,
+    slope: Annotated[Path | None, typer.Option(help="Slope of the ground.")] = None,
+    slope_unit: Annotated[str | None, typer.Option(help="degrees or percent: what --slope is in.")] = None,
+    hand: Annotated[
+        Path | None, typer.Option(help="Metres above the nearest drainage, for the fuzzy rules.")
+    ] = None,
+    thresholds: Annotated[
+        list[float] | None,
+        typer.Option("--threshold", help="Report the area at this threshold too (repeatable)."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Map a flood by the change between two scenes: a mask, and which rule removed each pixel."""
+    from sartransfer.errors import InputError, UnitError, one_of
+    from sartransfer.prepare import prepare_flood
+    from sartransfer.radar.flood import PRACTICES, SlopeUnit
+    from sartransfer.radar.fuzzy import FuzzySettings
+
+    if rule not in (*PRACTICES, "fuzzy"):
+        raise InputError(one_of("rule", rule, (*PRACTICES, "fuzzy")))
+    if slope_unit is not None and slope_unit not in list(SlopeUnit):
+        raise UnitError(one_of("slope-unit", slope_unit, SlopeUnit))
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=err, transient=True) as bar:
+        task = bar.add_task("windows read: 0")
+        made = prepare_flood(
+            before,
+            after,
+            target,
+            settings=FuzzySettings() if rule == "fuzzy" else PRACTICES[rule],
+            band=band,
+            seasonality=seasonality,
+            slope=slope,
+            slope_unit=SlopeUnit(slope_unit) if slope_unit else None,
+            hand=hand,
+            thresholds=thresholds or (),
+            overwrite=overwrite,
+            progress=lambda done: bar.update(task, description=f"windows read: {done}"),
+        )
+    table = Table("pixels", "why", title=escape(f"{rule}: {made.area_km2:.3f} km² flooded"))
+    for words, number in made.counts.items():
+        table.add_row(f"{number:,}", escape(words))
+    out.print(table)
+    for name, threshold in made.thresholds.items():
+        out.print(escape(f"threshold of {name}: {threshold.value:.3f} ({threshold.method})"), highlight=False)
+    if made.sensitivity is not None:
+        for threshold, area in zip(made.sensitivity.thresholds, made.sensitivity.area_km2, strict=True):
+            out.print(f"at a threshold of {threshold:g}: {area:.3f} km²", highlight=False)
+    for warning in made.warnings:
+        err.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+    show_path("mask", made.mask)
+    show_path("provenance", made.provenance)

@@ -1,0 +1,250 @@
+"""Two scenes of one area and what is known of its ground, read by windows with the halo a filter needs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sartransfer.errors import InputError, UnitError
+from sartransfer.radar.flood import smooth_db
+from sartransfer.radar.speckle import SpeckleFilter
+from sartransfer.radar.units import Quantity, Scale, Unit
+from sartransfer.readers import open_scene
+from sartransfer.scene import Band, GeoReference, Scene, Window
+
+LOOKS_SIDE = 2048  # pixels a side of the middle of a scene from which its looks are estimated
+WGS84 = (6378137.0, 0.0066943799901413165)  # semi-major axis in metres, eccentricity squared
+TRUE_SCALE = 0.01  # a projection whose pixels are within this share of their true size is taken at its word
+
+
+@dataclass(frozen=True, slots=True)
+class FloodPair:
+    """A scene before and one after on one grid, and layers of the ground on the same grid."""
+
+    before: Scene
+    after: Scene
+    layers: dict[str, Scene]
+    """``seasonality``, ``slope``, ``hand``: scenes of one band."""
+    pixel_size: tuple[float, float]
+    """Height and width of a pixel in metres, at the middle of the scene."""
+    row_area_m2: NDArray[np.float64]
+    """(H,), area of a pixel of each row."""
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.after.height
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.after.width
+
+    def windows(self, size: int, tile: int) -> Iterator[Window]:
+        """Yield windows that cover the grid, of `size` pixels rounded up to whole tiles."""
+        step = -(-size // tile) * tile
+        for row in range(0, self.height, step):
+            for col in range(0, self.width, step):
+                yield Window(row, col, min(step, self.height - row), min(step, self.width - col))
+
+    def read_db(
+        self, scene: Scene, band: str, window: Window, speckle: SpeckleFilter, mean_of: str
+    ) -> NDArray[np.float32]:
+        """Read one band of a window filtered, in dB; the same numbers as filtering the whole scene gives."""
+        halo = speckle.halo(self.pixel_size)
+        grown, inner = grow(window, halo, self.height, self.width)
+        unit = scene.band(band).unit
+        data, valid = scene.read([band], grown)
+        return smooth_db(data[0], unit, speckle, mean_of, valid=valid, pixel_size=self.pixel_size)[inner]
+
+    def read_layer(self, name: str, window: Window, halo: int = 0) -> NDArray[np.float32] | None:
+        """Read a layer of the ground with `halo` pixels round it, NaN without a value; None: there is no such layer."""
+        if name not in self.layers:
+            return None
+        grown, _ = grow(window, (halo, halo), self.height, self.width)
+        data: NDArray[np.float32] = self.layers[name].read(window=grown).data[0]
+        return data
+
+    def with_looks(self, scene: Scene, band: str, speckle: SpeckleFilter) -> SpeckleFilter:
+        """Return the filter with its looks: those known, or those of the scene's middle, whatever the windows."""
+        if not speckle.needs_looks or speckle.looks is not None:
+            return speckle
+        unit = scene.band(band).unit
+        linear = Unit(unit.quantity, Scale.LINEAR)
+        data, valid = scene.read([band], scene.central_window(LOOKS_SIDE), units=linear)
+        power = data[0] ** 2 if unit.quantity is Quantity.AMPLITUDE else data[0]
+        return replace(speckle, looks=speckle.resolve_looks(power, valid))
+
+
+def grow(
+    window: Window, halo: tuple[int, int], height: int, width: int
+) -> tuple[Window, tuple[slice, slice]]:
+    """Return a window with a halo, cut to the grid, and the slices that cut the window out of it again."""
+    top, left = max(window.row - halo[0], 0), max(window.col - halo[1], 0)
+    bottom = min(window.row + window.height + halo[0], height)
+    right = min(window.col + window.width + halo[1], width)
+    inner = (
+        slice(window.row - top, window.row - top + window.height),
+        slice(window.col - left, window.col - left + window.width),
+    )
+    return Window(top, left, bottom - top, right - left), inner
+
+
+def open_flood_pair(
+    before: str | Path | Scene,
+    after: str | Path | Scene,
+    layers: dict[str, str | Path | Scene | None],
+    pixel_size: tuple[float, float] | None = None,
+) -> FloodPair:
+    """Open both scenes and the layers, and check that all lie on one grid and that before comes before after.
+
+    `pixel_size` (height, width) in metres is for scenes that do not say where they are. Raises `InputError`.
+    """
+    one, two = (s if isinstance(s, Scene) else open_scene(s) for s in (before, after))
+    opened = {n: s if isinstance(s, Scene) else open_scene(s) for n, s in layers.items() if s is not None}
+    for name, scene in (("before", one), *opened.items()):
+        _check_grid(name, scene, two)
+    for name, scene in opened.items():
+        if len(scene.bands) != 1:
+            raise InputError(f"{name} ({scene.id}) has the bands {', '.join(scene.names)}: must have one.")
+    first, last = _time(one), _time(two)
+    if first is not None and last is not None and _later(first, last):
+        raise InputError(f"before is of {first}, after of {last}: the two scenes are swapped.")
+    size, areas = _pixel_size(two if two.georeference.transform else one, pixel_size)
+    return FloodPair(one, two, opened, size, areas)
+
+
+def choose_bands(pair: FloodPair, band: str | None) -> tuple[str, str]:
+    """Return the band's name in either scene: by name or polarization; None: the only one, or VH as in the practice."""
+    out = []
+    for scene in (pair.before, pair.after):
+        if band is None and len(scene.bands) == 1:
+            out.append(scene.bands[0])
+            continue
+        wanted = band or "VH"
+        found = [b for b in scene.bands if wanted in (b.name, b.polarization)]
+        if len(found) != 1:
+            raise InputError(
+                f"scene {scene.id!r} has {len(found) or 'no'} bands that are {wanted!r}: {', '.join(scene.names)}. "
+                "Name one with `band`."
+            )
+        out.append(found[0])
+    one, two = out
+    if one.polarization != two.polarization:
+        raise InputError(
+            f"before is {one.polarization or 'of no polarization'}, after {two.polarization or 'of none'}: a change "
+            "can be told from one polarization only."
+        )
+    return one.name, two.name
+
+
+def band_unit(scene: Scene, band: str) -> Unit:
+    """Return a band's unit; raises `UnitError` where nobody has said it."""
+    unit = scene.band(band).unit
+    if unit.quantity is Quantity.UNKNOWN:
+        raise UnitError(
+            f"scene {scene.id!r}: the unit of band {band!r} is not known. Say it in the file's band description "
+            "(sigma0_vh_db) or tag (UNIT=sigma0_db), or open the scene with its bands (VH=sigma0_db)."
+        )
+    return unit
+
+
+def _time(scene: Scene) -> object:
+    times = [t for t in (scene.time, *(b.time for b in scene.bands if isinstance(b, Band))) if t is not None]
+    return times[0] if times else None
+
+
+def _later(first: object, last: object) -> bool:
+    try:
+        return bool(first > last)  # type: ignore[operator]
+    except TypeError:  # one of them names its time zone, the other does not
+        return False
+
+
+def _check_grid(name: str, scene: Scene, reference: Scene) -> None:
+    if (scene.height, scene.width) != (reference.height, reference.width):
+        raise InputError(
+            f"{name} ({scene.id}) has {scene.height} x {scene.width} pixels, after ({reference.id}) "
+            f"{reference.height} x {reference.width}. Bring them onto one grid first."
+        )
+    one, two = scene.georeference, reference.georeference
+    if one.transform is None or two.transform is None:
+        return
+    a, b = (np.array(g.transform).reshape(2, 3) for g in (one, two))
+    corners = np.array(
+        [[0, 0, 1], [scene.width, 0, 1], [0, scene.height, 1], [scene.width, scene.height, 1]]
+    ).T
+    moved = float(np.abs((a - b) @ corners).max()) > 0.5 * float(np.abs(a[:, :2]).max())
+    if moved or _differ(one.crs, two.crs):
+        raise InputError(
+            f"{name} ({scene.id}) and after ({reference.id}) do not lie on one grid: {one.transform} and "
+            f"{two.transform}, or their coordinate systems differ. Warp one onto the other first."
+        )
+
+
+def _differ(one: str | None, two: str | None) -> bool:
+    if one is None or two is None or one == two:
+        return False
+    from rasterio.crs import CRS
+
+    return bool(CRS.from_user_input(one) != CRS.from_user_input(two))
+
+
+def _pixel_size(
+    scene: Scene, given: tuple[float, float] | None
+) -> tuple[tuple[float, float], NDArray[np.float64]]:
+    """Return a pixel's height and width in metres at the middle, and its area by row."""
+    place = scene.georeference
+    if given is not None:
+        if not min(given) > 0:
+            raise InputError(f"pixel_size={given}: metres, above 0.")
+        return given, np.full(scene.height, float(given[0] * given[1]))
+    if place.transform is None or place.crs is None:
+        raise InputError(
+            f"scene {scene.id!r} does not say how large its pixels are. Give `pixel_size` in metres, (10, 10) for "
+            "Sentinel-1 GRD."
+        )
+    nominal = _nominal(place)
+    rows = np.unique(np.linspace(0, scene.height - 1, 33).round())
+    sizes = np.array(
+        [_true_size(place, float(row) + 0.5, scene.width / 2) for row in (*rows, scene.height / 2 - 0.5)]
+    )
+    middle = (float(sizes[-1, 0]), float(sizes[-1, 1]))
+    if nominal is not None and all(abs(n / m - 1) < TRUE_SCALE for n, m in zip(nominal, middle, strict=True)):
+        a, b, _, d, e, _ = place.transform
+        scale = nominal[0] / float(np.hypot(b, e))
+        return nominal, np.full(scene.height, abs(a * e - b * d) * scale**2)
+    return middle, np.interp(np.arange(scene.height), rows, sizes[:-1, 2])
+
+
+def _nominal(place: GeoReference) -> tuple[float, float] | None:
+    """Return a pixel's height and width as a projected coordinate system has them, in metres."""
+    from rasterio.crs import CRS
+
+    crs = CRS.from_user_input(place.crs)
+    if not crs.is_projected or place.transform is None:
+        return None
+    a, b, _, d, e, _ = place.transform
+    factor = float(crs.linear_units_factor[1])
+    return float(np.hypot(b, e)) * factor, float(np.hypot(a, d)) * factor
+
+
+def _true_size(place: GeoReference, row: float, col: float) -> tuple[float, float, float]:
+    """Return height, width and area of a pixel on the WGS84 ellipsoid, metres."""
+    from rasterio.warp import transform
+
+    assert place.transform is not None
+    a, b, c, d, e, f = place.transform
+    cols = np.array([col, col, col - 0.5, col + 0.5])
+    rows = np.array([row - 0.5, row + 0.5, row, row])
+    lon, lat = transform(place.crs, "EPSG:4326", list(a * cols + b * rows + c), list(d * cols + e * rows + f))
+    phi = np.deg2rad(np.asarray(lat))
+    squash = 1 - WGS84[1] * np.sin(phi.mean()) ** 2
+    north = WGS84[0] * (1 - WGS84[1]) / squash**1.5 * phi
+    around = (np.asarray(lon) - lon[0] + 180) % 360 - 180
+    east = WGS84[0] / np.sqrt(squash) * np.cos(phi.mean()) * np.deg2rad(around)
+    down, right = (np.array([east[j] - east[i], north[j] - north[i]]) for i, j in ((0, 1), (2, 3)))
+    area = abs(float(down[0] * right[1] - down[1] * right[0]))
+    return float(np.hypot(*down)), float(np.hypot(*right)), area

@@ -1,0 +1,319 @@
+"""Floods by change between two radar images: for every pixel the rule that decided.
+
+Decibels or power must be said (`Unit`); what is not calibrated is refused where a rule needs it. The functions work on
+whole arrays and, one by one, on windows: `map_flood` here and `prepare_flood` give the same map.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sartransfer.errors import InputError, UnitError
+from sartransfer.radar.connected import connected_counts
+from sartransfer.radar.flood_settings import (
+    DROP_EDGES,
+    LEGEND,
+    MEASURES,
+    PRACTICES,
+    UN_SPIDER,
+    FloodSettings,
+    Layers,
+    Rule,
+    Slope,
+    SlopeUnit,
+    convert_slope,
+)
+from sartransfer.radar.speckle import SpeckleFilter
+from sartransfer.radar.thresholds import Counts, Edges, Threshold, find_threshold, tile_histograms
+from sartransfer.radar.units import POWERS, Quantity, Scale, Unit, convert
+
+__all__ = [
+    "DROP_EDGES",
+    "LEGEND",
+    "MEASURES",
+    "PRACTICES",
+    "UN_SPIDER",
+    "FloodMap",
+    "FloodSettings",
+    "Layers",
+    "Rule",
+    "Sensitivity",
+    "Slope",
+    "SlopeUnit",
+    "check_units",
+    "convert_slope",
+    "decide",
+    "flood_levels",
+    "flood_strength",
+    "flood_warnings",
+    "ground_rules",
+    "map_flood",
+    "provenance_mask",
+    "resolve_threshold",
+    "sensitivity",
+    "smooth_db",
+    "water_unit",
+]
+
+CALIBRATED = (Quantity.SIGMA0, Quantity.GAMMA0, Quantity.BETA0)
+MOST_THRESHOLDS = 254
+
+
+@dataclass(frozen=True, slots=True)
+class FloodMap:
+    """What is flooded, and why the rest is not."""
+
+    provenance: NDArray[np.uint8]
+    """(H, W), values of `Rule`; `LEGEND` says what they mean."""
+    threshold: Threshold
+    warnings: tuple[str, ...] = ()
+    """What was left out, and what looks odd (see `flood_warnings`)."""
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """(H, W): 1 flooded, 0 not, 255 no value."""
+        return provenance_mask(self.provenance)
+
+    def counts(self) -> dict[str, int]:
+        """Return the pixels of each rule that occurs, in words."""
+        found = np.bincount(self.provenance.ravel(), minlength=256)
+        return {text: int(found[rule]) for rule, text in LEGEND.items() if found[rule]}
+
+
+def provenance_mask(provenance: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return 1 where flooded, 255 where there is no value, 0 elsewhere."""
+    table = np.zeros(256, dtype=np.uint8)
+    table[[Rule.FLOODED, Rule.NO_VALUE]] = 1, 255
+    return table[provenance]
+
+
+def check_units(before: Unit, after: Unit, settings: FloodSettings) -> Unit:
+    """Return the linear unit that both images are filtered in; raises `UnitError` where the rule has no meaning.
+
+    Both must be of one quantity. A ratio of decibels needs calibrated backscatter (sigma0, gamma0, beta0); a difference
+    also takes uncalibrated intensity and amplitude, if both images come from one calibration.
+    """
+    if before.quantity is not after.quantity:
+        raise UnitError(f"before is {before}, after {after}: they cannot be compared. Calibrate both alike.")
+    quantity = Quantity.INTENSITY if before.quantity is Quantity.AMPLITUDE else before.quantity
+    allowed = CALIBRATED if settings.measure == "db_ratio" else POWERS
+    if quantity not in allowed or Scale.LOG2 in (before.scale, after.scale):
+        words = ", ".join((*allowed, *(["amplitude"] if allowed is POWERS else [])))
+        raise UnitError(
+            f"a flood cannot be told from {before} by {settings.measure}: must be one of {words}, linear or in dB. Say "
+            "what the bands are (VH=sigma0_db), or calibrate them."
+        )
+    return Unit(quantity, Scale.LINEAR)
+
+
+def water_unit(unit: Unit) -> None:
+    """Raise `UnitError` unless a unit is that of calibrated backscatter, which thresholds in dB are about."""
+    if unit.quantity not in CALIBRATED:
+        raise UnitError(
+            f"water cannot be told from {unit} by thresholds in dB: must be one of {', '.join(CALIBRATED)}, linear "
+            "or in dB. Say what the bands are (VH=sigma0_db), or calibrate them."
+        )
+
+
+def smooth_db(
+    values: NDArray[np.generic],
+    unit: Unit,
+    speckle: SpeckleFilter,
+    mean_of: str,
+    *,
+    valid: NDArray[np.bool_] | None = None,
+    pixel_size: tuple[float, float],
+) -> NDArray[np.float32]:
+    """Return an image (H, W) of power, amplitude or decibels filtered, in dB; NaN without a value.
+
+    `pixel_size` (height, width) in metres. The filter runs in power or, with mean_of="db", in decibels, as the practice
+    does; a zero has no decibel and is left out then.
+    """
+    power = Unit(Quantity.INTENSITY if unit.quantity is Quantity.AMPLITUDE else unit.quantity, Scale.LINEAR)
+    decibel = Unit(power.quantity, Scale.DB)
+    image = np.asarray(values, dtype=np.float32)
+    if unit.quantity is Quantity.AMPLITUDE:
+        image, unit = convert(image, unit, power), power
+    if mean_of == "db":
+        return speckle.mean(convert(image, unit, decibel), valid, pixel_size=pixel_size)
+    filtered = speckle(convert(image, unit, power), valid, pixel_size=pixel_size)
+    return convert(filtered, power, decibel)
+
+
+def flood_strength(
+    before_db: NDArray[np.float32], after_db: NDArray[np.float32], measure: str
+) -> NDArray[np.float32]:
+    """Return the measure of change (see `MEASURES`), float32; NaN where either has no value.
+
+    A ratio to 0 dB is 0, as in Earth Engine.
+    """
+    if measure == "db_drop":
+        return before_db - after_db
+    zero = before_db == 0
+    ratio = np.divide(after_db, np.where(zero, np.float32(1), before_db))
+    return np.where(zero & np.isfinite(after_db), np.float32(0), ratio).astype(np.float32)
+
+
+def flood_levels(strength: NDArray[np.float32], thresholds: Sequence[float]) -> NDArray[np.uint8]:
+    """Return how many of the thresholds each pixel lies above (they ascend): flagged at the i-th where > i."""
+    if not 1 <= len(thresholds) <= MOST_THRESHOLDS or any(a >= b for a, b in pairwise(thresholds)):
+        raise InputError(f"thresholds {list(thresholds)}: must ascend, 1 to {MOST_THRESHOLDS} of them.")
+    levels = np.zeros(strength.shape, dtype=np.uint8)
+    for threshold in thresholds:
+        levels += strength > threshold
+    return levels
+
+
+def ground_rules(
+    known: NDArray[np.bool_], settings: FloodSettings, layers: Layers | None = None
+) -> NDArray[np.uint8]:
+    """Return for each pixel (H, W) the rules of the ground that would remove it, as a sum of bits.
+
+    1 permanent water, 2 steep, 4 slope unknown, 128 no value. Raises `InputError` for a seasonality above 12 months.
+    """
+    layers = layers or Layers()
+    ground = np.where(known, 0, 128).astype(np.uint8)
+    for name, layer in (("seasonality", layers.seasonality), ("slope", layers.slope)):
+        if layer is not None and layer.shape != known.shape:
+            raise InputError(
+                f"{name} is {layer.shape}, the images are {known.shape}: bring them onto one grid."
+            )
+    if layers.seasonality is not None:
+        most = float(np.fmax.reduce(layers.seasonality, axis=None, initial=0))
+        if most > 12:
+            raise InputError(
+                f"seasonality reaches {most:g}: it counts months, 0 to 12. Is it the occurrence in per cent, or an "
+                "unmarked nodata value?"
+            )
+        ground[layers.seasonality >= settings.permanent_months] |= 1
+    if layers.slope is not None and layers.slope_unit is not None and settings.max_slope is not None:
+        limit = float(convert_slope(settings.max_slope.limit, settings.max_slope.unit, layers.slope_unit))
+        ground[layers.slope >= limit] |= 2
+        ground[np.isnan(layers.slope)] |= 4
+    return ground
+
+
+def decide(
+    levels: NDArray[np.uint8], ground: NDArray[np.uint8], settings: FloodSettings, index: int = 0
+) -> NDArray[np.uint8]:
+    """Return the provenance (H, W) at the `index`-th threshold: change, permanent water, connected pixels, slope.
+
+    In the practice's order: pixels on slopes still count as connected, permanent water does not.
+    """
+    flagged = (levels > index) & (ground & 128 == 0)
+    candidate = flagged & (ground & 1 == 0)
+    out = np.zeros(levels.shape, dtype=np.uint8)
+    out[flagged] = Rule.PERMANENT_WATER
+    out[candidate] = Rule.FLOODED
+    if settings.min_connected > 1:
+        few = connected_counts(candidate, settings.min_connected) < settings.min_connected
+        few &= candidate
+        out[few] = Rule.FEW_CONNECTED
+    left = out == Rule.FLOODED
+    out[left & (ground & 4 > 0)] = Rule.SLOPE_UNKNOWN
+    out[left & (ground & 2 > 0)] = Rule.STEEP
+    out[ground & 128 > 0] = Rule.NO_VALUE
+    return out
+
+
+def resolve_threshold(
+    settings: FloodSettings, histograms: Counts | None, edges: Edges = DROP_EDGES
+) -> Threshold:
+    """Return the given threshold, or the one found on tiles of the drop in dB (`tile_histograms`)."""
+    if not isinstance(settings.threshold, str):
+        return Threshold(float(settings.threshold), "given")
+    assert histograms is not None  # the callers count wherever a method is named
+    return find_threshold(histograms, edges, settings.threshold, tile_pixels=settings.tile**2)
+
+
+def map_flood(
+    before: NDArray[np.generic],
+    after: NDArray[np.generic],
+    unit: Unit,
+    *,
+    pixel_size: tuple[float, float],
+    settings: FloodSettings = UN_SPIDER,
+    layers: Layers | None = None,
+    valid: NDArray[np.bool_] | None = None,
+) -> FloodMap:
+    """Map a flood from an image before and one after it (H, W), both of `unit`; see `FloodSettings`.
+
+    `pixel_size` (height, width) in metres. Raises `UnitError` for a unit that the rule cannot use, `InputError` for
+    arrays that are not alike or, where a threshold is to be found, no tile with two populations.
+    """
+    if np.shape(before) != np.shape(after):
+        raise InputError(f"before is {np.shape(before)}, after {np.shape(after)}: bring them onto one grid.")
+    check_units(unit, unit, settings)
+    one, two = (
+        smooth_db(image, unit, settings.speckle, settings.mean_of, valid=valid, pixel_size=pixel_size)
+        for image in (before, after)
+    )
+    strength = flood_strength(one, two, settings.measure)
+    counts = (
+        tile_histograms(strength, DROP_EDGES, settings.tile) if isinstance(settings.threshold, str) else None
+    )
+    threshold = resolve_threshold(settings, counts)
+    ground = ground_rules(np.isfinite(strength), settings, layers)
+    provenance = decide(flood_levels(strength, [threshold.value]), ground, settings)
+    layers = layers or Layers()
+    warnings = flood_warnings(
+        settings, layers.seasonality is not None, layers.slope is not None, int(np.count_nonzero(one >= 0))
+    )
+    return FloodMap(provenance, threshold, warnings)
+
+
+def flood_warnings(
+    settings: FloodSettings, has_seasonality: bool, has_slope: bool, positive_before: int
+) -> tuple[str, ...]:
+    """Say which rules were left out for want of a layer, and where a ratio of decibels means nothing."""
+    out = []
+    if not has_seasonality:
+        out.append("permanent water was not removed: no seasonality is given")
+    if settings.max_slope is not None and not has_slope:
+        out.append("slopes were not removed: no slope is given")
+    if settings.measure == "db_ratio" and positive_before:
+        out.append(
+            f"{positive_before} pixels are of 0 dB or more before the flood, where after / before in dB means nothing"
+        )
+    return tuple(out)
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """The flooded area at each of several thresholds, all other rules as they are."""
+
+    thresholds: tuple[float, ...]
+    pixels: tuple[int, ...]
+    area_km2: tuple[float, ...]
+
+    def rows(self) -> list[Mapping[str, float]]:
+        """Return one row a threshold."""
+        return [
+            {"threshold": t, "pixels": n, "area_km2": a}
+            for t, n, a in zip(self.thresholds, self.pixels, self.area_km2, strict=True)
+        ]
+
+
+def sensitivity(
+    levels: NDArray[np.uint8],
+    ground: NDArray[np.uint8],
+    thresholds: Sequence[float],
+    settings: FloodSettings,
+    pixel_area_m2: NDArray[np.floating] | float,
+) -> Sensitivity:
+    """Say how the flooded area moves with the threshold: every rule is applied anew at each of them.
+
+    Args:
+        levels: of `flood_levels` at these thresholds. ground: of `ground_rules`.
+        pixel_area_m2: of a pixel, or one a row (H,).
+    """
+    area = np.broadcast_to(np.asarray(pixel_area_m2, dtype=np.float64), (levels.shape[0],))
+    pixels, areas = [], []
+    for index in range(len(thresholds)):
+        by_row = np.count_nonzero(decide(levels, ground, settings, index) == Rule.FLOODED, axis=1)
+        pixels.append(int(by_row.sum()))
+        areas.append(float((by_row * area).sum() / 1e6))
+    return Sensitivity(tuple(float(t) for t in thresholds), tuple(pixels), tuple(areas))
