@@ -112,3 +112,57 @@ def flood(
         err.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
     show_path("mask", made.mask)
     show_path("provenance", made.provenance)
+
+
+def sentinel1(
+    product: Annotated[
+        Path,
+        typer.Argument(help="A GRD product: SAFE folder, zip, or as in a cloud archive.", metavar="PRODUCT"),
+    ],
+    target: Annotated[Path, typer.Option("--out", "-o", help="The GeoTIFF to write.")],
+    quantity: Annotated[str, typer.Option(help="sigma0, beta0 or gamma0.")] = "sigma0",
+    decibel: Annotated[bool, typer.Option("--db/--linear", help="Decibels, or linear power.")] = True,
+    denoise: Annotated[bool, typer.Option(help="Subtract the thermal noise.")] = True,
+    azimuth_noise: Annotated[
+        bool, typer.Option(help="With its scalloping, where the product gives it.")
+    ] = True,
+    multilook: Annotated[int, typer.Option(min=1, help="Pixels a side that are averaged.")] = 2,
+    crs: Annotated[
+        str | None, typer.Option(help="Projection, e.g. EPSG:3413; default: polar stereographic or UTM.")
+    ] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option(help="In units of the projection; default: the averaged pixels'.")
+    ] = None,
+    sea_level: Annotated[
+        bool, typer.Option("--sea-level", help="Place pixels on the ellipsoid: for sea ice beside mountains.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Map a Sentinel-1 EW or IW GRD product: calibrated, denoised, averaged, geocoded, with its incidence angle."""
+    from sartransfer.prepare import prepare_sentinel1
+
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("mapping", total=None)
+        made = prepare_sentinel1(
+            product,
+            target,
+            quantity=quantity,
+            decibel=decibel,
+            denoise=denoise,
+            azimuth_noise=azimuth_noise,
+            multilook=multilook,
+            crs=crs,
+            pixel_size=pixel_size,
+            sea_level=sea_level,
+            overwrite=overwrite,
+            progress=lambda done, of: bar.update(task, completed=done, total=of),
+        )
+    out.print(
+        escape(
+            f"{', '.join(made.bands)}: {made.height} x {made.width} pixels of {made.pixel_size:g} in {made.crs[:40]}, "
+            f"{made.valid_share:.0%} with values"
+        ),
+        highlight=False,
+        soft_wrap=True,
+    )
+    show_path("scene", made.path)

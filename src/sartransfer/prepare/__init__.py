@@ -2,5 +2,13 @@
 
 from sartransfer.prepare.flood import PreparedFlood, prepare_flood
 from sartransfer.prepare.patches import PreparedPatches, prepare_patches
+from sartransfer.prepare.sentinel1 import PreparedScene, prepare_sentinel1
 
-__all__ = ["PreparedFlood", "PreparedPatches", "prepare_flood", "prepare_patches"]
+__all__ = [
+    "PreparedFlood",
+    "PreparedPatches",
+    "PreparedScene",
+    "prepare_flood",
+    "prepare_patches",
+    "prepare_sentinel1",
+]

@@ -13,6 +13,7 @@ from sartransfer.readers.array import open_array, read_key
 from sartransfer.readers.geotiff import open_geotiff_scene
 from sartransfer.readers.image import open_image, read_image_values
 from sartransfer.readers.mstar import is_phoenix, open_mstar
+from sartransfer.readers.sentinel1 import is_sentinel1, open_sentinel1
 from sartransfer.readers.terrasarx import is_terrasarx, open_terrasarx
 from sartransfer.scene import Band, GeoReference, Scene, Source, Window, parse_bands
 
@@ -23,10 +24,15 @@ READERS: dict[str, Reader] = {
     "image": open_image,
     "array": open_array,
     "mstar": open_mstar,
+    "sentinel1": open_sentinel1,
     "terrasarx": open_terrasarx,
 }
 
-DETECTORS: dict[str, Callable[[Path], bool]] = {"mstar": is_phoenix, "terrasarx": is_terrasarx}
+DETECTORS: dict[str, Callable[[Path], bool]] = {
+    "mstar": is_phoenix,
+    "sentinel1": is_sentinel1,
+    "terrasarx": is_terrasarx,
+}
 """Readers known by what a file or folder holds; asked in turn where the ending says nothing."""
 
 ENDINGS = {
