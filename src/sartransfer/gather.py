@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 from sartransfer import __version__
+from sartransfer.catalog import VALIDATION
+from sartransfer.certainty import calibration_json, ensembles_json
 from sartransfer.evaluate import read_scores
 from sartransfer.panels import write_panels
 from sartransfer.plan import Plan, PlannedRun
@@ -18,6 +20,7 @@ from sartransfer.results import (
     ScoredRun,
     contrasts,
     describe_test_set,
+    patches_json,
     rows_csv,
     score_table,
     tidy_rows,
@@ -49,7 +52,7 @@ class Comparison:
 def gather(plan: Plan, device: str = "cpu") -> Comparison:
     """Read the scores of all finished runs, judge, and write results; trains nothing."""
     recipe = plan.recipe
-    scored, runs = [], []
+    scored, runs, validations = [], [], {}
     for planned in plan.runs:
         runs.append(_run_json(planned, plan.out))
         if planned.folder.status(planned.identity) != "finished":
@@ -58,7 +61,9 @@ def gather(plan: Plan, device: str = "cpu") -> Comparison:
         tests = {t.name: read_scores(planned.folder.path, t.name, views) for t in plan.test_sets}
         if all(t is not None for t in tests.values()):
             known = {name: t for name, t in tests.items() if t is not None}
-            scored.append(ScoredRun(planned.initialization, planned.job.fraction, planned.job.seed, known))
+            key = (planned.initialization, planned.job.fraction, planned.job.seed)
+            scored.append(ScoredRun(*key, known))
+            validations[key] = read_scores(planned.folder.path, VALIDATION, views)
     rows = tidy_rows(scored, plan.test_sets)
     found = contrasts(scored, recipe, plan.test_sets)
     precision = choose_precision(recipe.training.precision, device)
@@ -81,6 +86,9 @@ def gather(plan: Plan, device: str = "cpu") -> Comparison:
         "contrasts": found,
         "runs": runs,
         "confusion": list(_confusions(scored, plan)),
+        "ensembles": ensembles_json(scored, recipe),
+        "calibration": calibration_json(scored, validations, recipe),
+        **patches_json(scored, recipe, plan.test_sets, plan.catalog),
         "initialization_reports": _reports(plan),
         "recipe": yaml.safe_dump(without_places(recipe.to_json()), sort_keys=False, allow_unicode=True),
         "recipe_hash": recipe.digest(),

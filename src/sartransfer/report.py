@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sartransfer.errors import InputError, OutputError
+from sartransfer.tables import patch_figures, patch_view
+from sartransfer.wording import duration_words, estimate_words, number_words, p_words
 
 Results = dict[str, Any]
 View = dict[str, Any]
@@ -44,7 +46,6 @@ SIGNS = {
     "too few runs to tell": "?",
     "not estimable": "–",
 }
-MINUS = "\N{MINUS SIGN}"
 PIXELS_PER_INCH = 102
 ROWS_AT_ONCE = 8
 """So many differences are in view beside the verdict; the others are folded."""
@@ -66,7 +67,12 @@ def write_report(folder: Path, *, out: Path | None = None) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number_words, "estimate": estimate_words, "duration": duration_words}
+    environment.filters |= {
+        "number": number_words,
+        "estimate": estimate_words,
+        "duration": duration_words,
+        "p_value": p_words,
+    }
     try:
         html = environment.get_template("report.html").render(_view(results, folder / "panels"))
     except (KeyError, jinja2.UndefinedError) as error:
@@ -81,8 +87,9 @@ def write_figures(folder: Path, out: Path) -> list[Path]:
     """Write the plots of the comparison in `folder` as PNG files into the folder `out`; return them.
 
     They are drawn from results.json alone, at the largest share of the labels: scores, differences, curves
-    and confusion, and label-efficiency where there are several shares. No image of a scene is shown. Plots
-    of which the results hold nothing are left out. Raises as `write_report` does.
+    and confusion, label-efficiency where there are several shares, and reliability of classified patches. No
+    image of a scene is shown. Plots of which the results hold nothing are left out. Raises as `write_report`
+    does.
     """
     from sartransfer import figures
 
@@ -94,6 +101,8 @@ def write_figures(folder: Path, out: Path) -> list[Path]:
         "curves": figures.draw_curves(results, largest),
         "confusion": figures.draw_confusion(results, largest),
         "label-efficiency": figures.draw_label_efficiency(results),
+        "reliability": figures.draw_reliability(results, largest),
+        **patch_figures(results, largest),
     }
     return [
         _write(out / f"{name}.png", figures.render(figure, "png")) for name, figure in drawn.items() if figure
@@ -118,38 +127,6 @@ def read_results(folder: Path) -> Results:
         raise InputError(f"{path} names no share of the labels (fractions=[]). Run the comparison again.")
     checked: Results = _finite(results)
     return checked
-
-
-def number_words(value: float | None, *, decimals: int = 3, sign: bool = False) -> str:
-    """Write a score without its leading zero, such as ``.712``, and None as ``undefined``."""
-    if value is None:
-        return "undefined"
-    text = f"{abs(value):.{decimals}f}"
-    zero = float(text) == 0
-    text = text[1:] if text.startswith("0.") else text
-    return ("" if zero else MINUS if value < 0 else "+" if sign else "") + text
-
-
-def estimate_words(row: Mapping[str, Any], *, sign: bool = False) -> str:
-    """Write ``.712 [.690, .734]``, with two decimals where the interval is wider than 0.1."""
-    mean, low, high = (row[key] for key in ("mean", "low", "high"))
-    if mean is None:
-        return "undefined"
-    if low is None or high is None:
-        return f"{number_words(mean, sign=sign)} (no interval)"
-    decimals = 2 if high - low > 0.1 else 3
-    first, second, third = (number_words(v, decimals=decimals, sign=sign) for v in (mean, low, high))
-    return f"{first} [{second}, {third}]"
-
-
-def duration_words(seconds: float | None) -> str:
-    """Write a time such as ``2 h 05 min``, ``7 min`` or ``42 s``."""
-    if seconds is None:
-        return "–"
-    minutes = round(seconds / 60)
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _view(results: Results, panels: Path) -> View:
@@ -179,6 +156,8 @@ def _view(results: Results, panels: Path) -> View:
         ),
         "tables": _tables(results),
         "epochs": _epochs(results),
+        "ensembles": _ensembles(results),
+        "patches": patch_view(results, _image),
         "panels": _panels(results, panels),
         "legend": list(zip(results["classes"], pictures.class_colours(len(results["classes"])), strict=True)),
         "error_colour": pictures.ERROR_COLOUR,
@@ -213,7 +192,8 @@ def _differences(results: Results, fraction: float) -> tuple[list[View], list[Vi
             "new": words.get("on new events"),
             "primary": figures.is_primary(c, results),
         }
-        main = row["primary"] and c["fraction"] == fraction and results["baseline"] in (c["a"], c["b"])
+        planned = results["baseline"] in (c["a"], c["b"]) or c.get("differs") == "training"
+        main = row["primary"] and c["fraction"] == fraction and planned
         (first if main else others).append(row)
     if len(first) > ROWS_AT_ONCE:
         kept = figures.ordered_test_sets(first, results)[0]
@@ -301,6 +281,30 @@ def _epochs(results: Results) -> list[View]:
                     row[key] = statistics.median(values) if values else None
                 rows.append(row)
     return rows
+
+
+def _ensembles(results: Results) -> list[View]:
+    """Return, for each share of the labels, its ensembles, calibration rows and reliability diagrams by test set."""
+    from sartransfer import figures
+
+    views = []
+    for fraction in sorted(results["fractions"], reverse=True):
+        parts = [
+            [row for row in results.get(key, []) if row["fraction"] == fraction]
+            for key in ("ensembles", "calibration")
+        ]
+        if any(parts):
+            names = figures.ordered_test_sets([*parts[0], *parts[1]], results)
+            view: View = {"fraction": figures.fraction_words(fraction), "test_sets": []}
+            for name in names:
+                alt = f"Reliability diagrams on {name}, one per initialization; the numbers are in the table."
+                image = _image(figures.draw_reliability(results, fraction, name), alt)
+                rows = [[row for row in part if row["test_set"] == name] for part in parts]
+                view["test_sets"].append(
+                    {"name": name, "joined": rows[0], "calibration": rows[1], "image": image}
+                )
+            views.append(view)
+    return views
 
 
 def _loading(report: Mapping[str, Any] | None) -> View | None:

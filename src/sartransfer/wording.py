@@ -1,0 +1,60 @@
+"""Numbers as people write them in a report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def number_words(value: float | None, *, decimals: int = 3, sign: bool = False) -> str:
+    """Write a score without its leading zero, such as ``.712``, and None as ``undefined``."""
+    if value is None:
+        return "undefined"
+    text = f"{abs(value):.{decimals}f}"
+    zero = float(text) == 0
+    text = text[1:] if text.startswith("0.") else text
+    return ("" if zero else MINUS if value < 0 else "+" if sign else "") + text
+
+
+def estimate_words(row: Mapping[str, Any], *, sign: bool = False) -> str:
+    """Write ``.712 [.690, .734]``, with two decimals where the interval is wider than 0.1."""
+    mean, low, high = (row[key] for key in ("mean", "low", "high"))
+    if mean is None:
+        return "undefined"
+    if low is None or high is None:
+        return f"{number_words(mean, sign=sign)} (no interval)"
+    decimals = 2 if high - low > 0.1 else 3
+    first, second, third = (number_words(v, decimals=decimals, sign=sign) for v in (mean, low, high))
+    return f"{first} [{second}, {third}]"
+
+
+def percent_words(value: float | None) -> str:
+    """Write a share in percent with two decimals, such as ``83.21``, and None as ``undefined``."""
+    if value is None:
+        return "undefined"
+    text = f"{100 * value:.2f}"
+    return text.replace("-", MINUS) if float(text) else "0.00"
+
+
+def range_words(low: float | None, high: float | None) -> str:
+    """Write an interval in percent, such as ``[82.90, 83.52]``, and ``no interval`` where it has no ends."""
+    if low is None or high is None:
+        return "no interval"
+    return f"[{percent_words(low)}, {percent_words(high)}]"
+
+
+def p_words(p: float) -> str:
+    """Write a p-value such as ``.0081``, ``1``, or ``< .0001``."""
+    if p < 1e-4:
+        return "< .0001"
+    return f"{p:.2g}".replace("0.", ".", 1)
+
+
+def duration_words(seconds: float | None) -> str:
+    """Write a time such as ``2 h 05 min``, ``7 min`` or ``42 s``."""
+    if seconds is None:
+        return "–"
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
