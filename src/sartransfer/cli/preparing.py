@@ -106,8 +106,8 @@ def flood(
     for name, threshold in made.thresholds.items():
         out.print(escape(f"threshold of {name}: {threshold.value:.3f} ({threshold.method})"), highlight=False)
     if made.sensitivity is not None:
-        for threshold, area in zip(made.sensitivity.thresholds, made.sensitivity.area_km2, strict=True):
-            out.print(f"at a threshold of {threshold:g}: {area:.3f} km²", highlight=False)
+        for limit, area in zip(made.sensitivity.thresholds, made.sensitivity.area_km2, strict=True):
+            out.print(f"at a threshold of {limit:g}: {area:.3f} km²", highlight=False)
     for warning in made.warnings:
         err.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
     show_path("mask", made.mask)
