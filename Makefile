@@ -15,7 +15,10 @@ demo: install  ## compare two starts on simulated scenes; needs no data
 	$(BIN)/sartransfer demo --out demo
 
 test: install check  ## layers, lint, types, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+benchmark: install  ## against peers, side by side; benchmarks/README.md says where those are found
+	$(BIN)/python benchmarks/topk_loss.py
 
 check: install
 	$(BIN)/lint-imports --no-logo

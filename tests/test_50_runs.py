@@ -229,6 +229,25 @@ def test_a_file_that_is_missing_or_cannot_be_read_is_named(catalog, tmp_path):
         fingerprint(catalog.with_entries([replace(first, label=tmp_path), *rest]))
 
 
+def test_a_product_is_known_by_all_its_files(catalog, tmp_path):
+    first, *rest = catalog.entries
+    folder = tmp_path / "product"
+    (folder / "IMAGEDATA").mkdir(parents=True)
+    (folder / "a.xml").write_text("annotation")
+    (folder / "IMAGEDATA" / "b.tif").write_bytes(b"pixels")
+
+    def known():
+        asset = replace(first.assets[0], path=folder)
+        return fingerprint(catalog.with_entries([replace(first, assets=(asset,)), *rest]))
+
+    before = known()
+    assert before == known()
+    (folder / "IMAGEDATA" / "b.tif").write_bytes(b"pixelz")
+    changed = known()
+    (folder / "IMAGEDATA" / "b.tif").rename(folder / "IMAGEDATA" / "c.tif")
+    assert len({before, changed, known()}) == 3
+
+
 # ---- environment ----
 
 

@@ -213,8 +213,8 @@ def test_recipes_with_mistakes(refuse, tmp_path, data, monkeypatch):
     message = refuse("compare", recipe(tmp_path, catalog, data={"dataset": "ombra", "root": "x"}), *out)
     assert "data.dataset='ombra'" in message
     assert "Did you mean 'ombria'?" in message
-    message = refuse("compare", recipe(tmp_path, catalog, model={"name": "unet"}), *out)
-    assert "model='unet' is not known" in message
+    message = refuse("compare", recipe(tmp_path, catalog, model={"name": "unett"}), *out)
+    assert "model='unett' is not known" in message
     path.write_text("name: [")
     assert "not readable as YAML" in refuse("compare", path, *out)
     assert not list((tmp_path / "out").glob("runs/*/*/*/best.*"))
@@ -613,7 +613,9 @@ def test_a_flood_is_mapped_by_change_from_the_command_line(call, refuse, tmp_pat
     after[:, 16:32, 16:32] /= 20  # 13 dB darker: flooded
     place = GeoReference("EPSG:32633", (10.0, 0.0, 5e5, 0.0, -10.0, 5e6))
     for name, values in (("before", before), ("after", after)):
-        write_geotiff(tmp_path / f"{name}.tif", values, descriptions=["VV"], units=["sigma0"], georeference=place)
+        write_geotiff(
+            tmp_path / f"{name}.tif", values, descriptions=["VV"], units=["sigma0"], georeference=place
+        )
     words = ("prepare", "flood", tmp_path / "before.tif", tmp_path / "after.tif", "-o", tmp_path / "m.tif")
     code, printed, _ = call(*words, "--rule", "db_drop", "--threshold", "3", "--threshold", "99")
     assert code == 0

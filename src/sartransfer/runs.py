@@ -87,18 +87,23 @@ def fingerprint(catalog: Catalog) -> str:
         total.update(repr((entry.id, entry.category, entry.split, entry.group)).encode())
         for asset in entry.assets:
             total.update(repr(asset.bands).encode())
-            total.update(_content(asset.path))
+            total.update(_product(asset.path))
         if entry.label is not None:
             total.update(_content(entry.label))
     total.update(repr((catalog.classes, sorted(catalog.label_values.items()))).encode())
     return total.hexdigest()[:16]
 
 
+def _product(path: Path) -> bytes:
+    """Hash an image file, or the folder of a product by its files and their names in it."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
+    if not files:
+        return _content(path)
+    parts = [str(p.relative_to(path)).encode() + _content(p) for p in files]
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
 def _content(path: Path) -> bytes:
-    if path.is_dir():  # a product: its files by their names in it
-        files = sorted(p for p in path.rglob("*") if p.is_file())
-        parts = [str(p.relative_to(path)).encode() + _content(p) for p in files]
-        return hashlib.sha256(b"".join(parts)).digest()
     try:
         size = path.stat().st_size
         digest = hashlib.sha256(str(size).encode())

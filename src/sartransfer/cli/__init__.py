@@ -87,6 +87,7 @@ prepare_app = typer.Typer(
     no_args_is_help=True, help="From products and labelled scenes to what recipes take."
 )
 prepare_app.command()(preparing.sentinel1)
+prepare_app.command()(preparing.icechart)
 prepare_app.command()(preparing.patches)
 prepare_app.command()(preparing.flood)
 app.add_typer(prepare_app, name="prepare")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sartransfer.catalog import IGNORE_INDEX, Asset, Catalog, Entry
 from sartransfer.errors import InputError, nearest, one_of
+from sartransfer.readers.ai4arctic import open_ai4arctic, read_ai4arctic_label
 from sartransfer.readers.array import open_array, read_key
 from sartransfer.readers.geotiff import open_geotiff_scene
 from sartransfer.readers.image import open_image, read_image_values
@@ -23,6 +24,7 @@ READERS: dict[str, Reader] = {
     "geotiff": open_geotiff_scene,
     "image": open_image,
     "array": open_array,
+    "ai4arctic": open_ai4arctic,
     "mstar": open_mstar,
     "sentinel1": open_sentinel1,
     "terrasarx": open_terrasarx,
@@ -42,6 +44,7 @@ ENDINGS = {
     ".jpg": "image",
     ".jpeg": "image",
     ".npz": "array",
+    ".nc": "ai4arctic",
 }
 
 
@@ -212,6 +215,9 @@ def _label_values(path: Path) -> tuple[NDArray[np.generic], NDArray[np.bool_], G
             raise InputError(f"{path}: a label raster must have one band; this one has {len(scene.bands)}.")
         data, valid = scene.source.read([0], scene.window)
         return data[0], valid[0], scene.georeference
+    if kind == "ai4arctic":
+        packed = read_ai4arctic_label(path)
+        return packed, np.ones(packed.shape, dtype=bool), GeoReference()
     if kind is None:
         raise InputError(f"{path}: no label can be read from {path.suffix!r}: {', '.join(ENDINGS)} can.")
     values = read_image_values(path)

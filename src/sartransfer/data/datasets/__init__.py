@@ -5,7 +5,9 @@ from pathlib import Path
 
 from sartransfer.catalog import Catalog
 from sartransfer.data.collections import simulated_collections
+from sartransfer.data.datasets.ai4arctic import ai4arctic
 from sartransfer.data.datasets.dsn import s1slc8, s1slc8_apart, tsx5
+from sartransfer.data.datasets.extremeearth import extremeearth
 from sartransfer.data.datasets.folders import class_folders, eurosat, mstar, nwpu
 from sartransfer.data.datasets.mstar_raw import mstar_eoc1, mstar_eoc2, mstar_soc
 from sartransfer.data.datasets.ombria import ombria
@@ -16,6 +18,8 @@ from sartransfer.data.simulated import simulated_optical, simulated_sar
 DATASETS: dict[str, Callable[[Path], Catalog]] = {
     "ombria": ombria,
     "sen1floods11": sen1floods11,
+    "extremeearth": extremeearth,
+    "ai4arctic": ai4arctic,
     "class-folders": class_folders,
     "mstar": mstar,
     "mstar-soc": mstar_soc,

@@ -1,0 +1,286 @@
+"""A label raster on a scene's grid from an ice chart's polygons."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sartransfer import __version__
+from sartransfer.errors import InputError, OutputError, one_of
+from sartransfer.geotiff import write_geotiff
+from sartransfer.prepare.icechart_geometry import (
+    NONE,
+    ChartFile,
+    check_grid,
+    draw_near,
+    draw_polygons,
+    frame_of,
+    project_polygons,
+    read_chart,
+    tiles,
+)
+from sartransfer.prepare.icechart_time import chart_span, check_time, scene_span
+from sartransfer.radar.icechart import (
+    CLASSES,
+    DOMINANCE,
+    REASONS,
+    Columns,
+    Reason,
+    What,
+    choose_columns,
+    label_value,
+    read_polygons,
+)
+from sartransfer.readers import open_scene
+from sartransfer.scene import Scene, Window
+
+WINDOW = 2048
+MAX_HOURS = 6.0
+POLYGON = 3  # shapely's number for it: what mending a crossed polygon leaves of lines has no inside
+Edges = Literal["polygons", "labels"]
+# WMO's colour code (WMO/TD-No. 1215), with blues for water; floe sizes have none there.
+COLOURS: dict[What, tuple[tuple[int, int, int], ...]] = {
+    "ice-water": ((0, 100, 255), (240, 240, 240)),
+    "concentration": (
+        (0, 100, 255), (140, 255, 160), (140, 255, 160), (140, 255, 160), (255, 255, 0), (255, 255, 0),
+        (255, 255, 0), (255, 125, 7), (255, 125, 7), (255, 0, 0), (255, 0, 0),
+    ),
+    "stage": ((0, 100, 255), (240, 210, 250), (170, 40, 240), (155, 210, 0), (0, 120, 0), (180, 100, 50)),
+    "floe": (
+        (0, 100, 255), (222, 235, 247), (198, 219, 239), (158, 202, 225), (107, 174, 214), (49, 130, 189), (84, 39, 143)
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedLabel:
+    """What was written, and what was found."""
+
+    path: Path
+    """uint8: the class, 255 where there is none."""
+    classes: tuple[str, ...]
+    counts: dict[str, int]
+    """Pixels by class."""
+    left_out: dict[str, int]
+    """Pixels without a class, by why."""
+    polygons: int
+    """Polygons that lie on the scene."""
+    hours: float | None
+    """Between chart and scene; None: not checked."""
+    warnings: tuple[str, ...]
+
+
+def prepare_icechart(
+    chart: str | Path,
+    scene: str | Path | Scene,
+    out: str | Path,
+    *,
+    what: What = "ice-water",
+    dominance: float = DOMINANCE,
+    buffer_m: float = 0.0,
+    edges: Edges = "polygons",
+    columns: Columns | Mapping[str, str] | str | None = None,
+    layer: str | None = None,
+    chart_crs: str | None = None,
+    chart_time: datetime | str | None = None,
+    time_column: str | None = None,
+    scene_time: datetime | str | None = None,
+    max_hours: float | None = MAX_HOURS,
+    window: int = WINDOW,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> PreparedLabel:
+    """Make a label raster of an ice chart: its polygons, brought to a scene's projection and drawn on its grid.
+
+    A pixel belongs to the polygon that holds its centre. Land, ice shelf, what is not known, and what no polygon
+    covers have no class (255, the file's nodata). Polygons are drawn window by window; the label itself is held in
+    memory, a byte a pixel. Classes stand in the tag ``SARTRANSFER_CLASSES``, how the label was made in
+    ``SARTRANSFER_ICECHART``. Needs pyogrio (the extra ``icechart``).
+
+    Args:
+        chart: Shapefile or GeoPackage with polygons; its time is looked for in its name, see below.
+        scene: on a map, or a file that a reader knows. out: the label, a GeoTIFF (.tif).
+        what: ``ice-water``, ``concentration``, ``stage`` or ``floe`` (`radar.icechart.label_value`).
+        dominance: share of the ice that a stage or floe size must have.
+        buffer_m: pixels whose centre lies so near an edge have no class; in metres of the scene's projection.
+        edges: ``polygons``: all sides of all polygons; ``labels``: only where the label changes (or ends).
+        columns: which columns say what: a key of `radar.icechart.COLUMNS`, {role: column}, `Columns`, or None for
+            SIGRID-3 names. layer: of a GeoPackage with several. chart_crs: where the file does not say it.
+        chart_time, time_column: when the chart is valid, or the column that says it; None: as the chart's name says.
+            A date alone is the whole day. scene_time: None: as the scene says. All in UTC.
+        max_hours: between the two, at most; None: not checked.
+        window: pixels a side that are drawn at once. overwrite: replace a file that exists. progress: told (windows
+            done, in all).
+
+    Raises:
+        InputError: a file that is missing, damaged or without its projection (.prj), codes that are not known
+            (named, with their number), chart and scene that do not overlap or lie too far apart in time, a scene that
+            is not on a map, or no pixel with a class.
+        OutputError: the file exists, its folder does not, or it cannot be written whole.
+    """
+    chart, out = Path(chart), Path(out)
+    _check(out, what, buffer_m, edges, window, max_hours, overwrite)
+    scene = scene if isinstance(scene, Scene) else open_scene(scene)
+    metre = check_grid(scene, buffer_m)
+    file = read_chart(chart, layer, chart_crs)
+    chosen = choose_columns(list(file.table), columns)
+    polygons = read_polygons(chosen, {name: list(values) for name, values in file.table.items()})
+    values = np.array([label_value(p, what, dominance) for p in polygons], dtype=np.int64)
+    shapes, places = project_polygons(file, scene, buffer_m / metre if buffer_m > 0 else 0.0)
+    if not len(places):
+        raise _apart(chart, file, scene)
+    hours = None
+    if max_hours is not None:
+        times = _times(file, time_column, places, chart)
+        spans = chart_span(chart, chart_time, time_column, times)
+        hours = check_time(chart, scene, spans, scene_span(scene, scene_time), max_hours)
+    lines = _lines(shapes, values[places], edges) if buffer_m > 0 else None
+    label = np.full((scene.height, scene.width), Reason.NOT_CHARTED, dtype=np.uint8)
+    pixels = np.zeros(256, dtype=np.int64)
+    drawn: set[int] = set()
+    windows = list(tiles(scene, window))
+    for done, part in enumerate(windows, start=1):
+        here = _draw(shapes, values[places], lines, buffer_m / metre, scene, part, drawn)
+        pixels += np.bincount(here.ravel(), minlength=256)
+        here[here >= len(CLASSES[what])] = Reason.NOT_CHARTED
+        label[part.slices] = here
+        if progress:
+            progress(done, len(windows))
+    if not drawn:
+        raise _apart(chart, file, scene)
+    made = _summary(out, pixels, what, len(drawn), hours, chart)
+    settings = {
+        "what": what, "dominance": dominance, "buffer_m": buffer_m, "edges": edges, "columns": dict(chosen.names),
+        "coding": chosen.coding, "max_hours": max_hours, "hours": hours, "left_out": made.left_out,
+    }  # fmt: skip
+    write_geotiff(
+        out,
+        label,
+        georeference=scene.georeference,
+        descriptions=["class"],
+        tags={
+            "SARTRANSFER_VERSION": __version__,
+            "SARTRANSFER_CLASSES": ",".join(f"{i}={name}" for i, name in enumerate(made.classes)),
+            "SARTRANSFER_CHART": chart.name,
+            "SARTRANSFER_SCENE": scene.id,
+            "SARTRANSFER_ICECHART": json.dumps(settings),
+            "SARTRANSFER_WARNINGS": "; ".join(made.warnings) or "none",
+            "AREA_OR_POINT": "Area",
+        },
+        nodata=int(Reason.NOT_CHARTED),
+        colormap=dict(enumerate(COLOURS[what])),
+        overwrite=overwrite,
+    )
+    return made
+
+
+def _check(
+    out: Path, what: str, buffer_m: float, edges: str, window: int, most: float | None, overwrite: bool
+) -> None:
+    """Refuse what cannot work before anything is read."""
+    if what not in CLASSES:
+        raise InputError(one_of("what", what, CLASSES))
+    if edges not in ("polygons", "labels"):
+        raise InputError(one_of("edges", edges, ("polygons", "labels")))
+    if not (math.isfinite(buffer_m) and buffer_m >= 0):
+        raise InputError(f"buffer_m={buffer_m}: must be 0 (none) or more metres.")
+    if most is not None and not most >= 0:
+        raise InputError(f"max_hours={most}: must be 0 or more, or None to leave the check out.")
+    if window < 1:
+        raise InputError(f"window={window}: must be at least 1 pixel.")
+    if out.suffix.lower() not in (".tif", ".tiff"):
+        raise OutputError(f"{out} does not end in .tif: a label is written as a GeoTIFF. Change the name.")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out} cannot be written: the folder {out.parent} does not exist. Make it first.")
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} exists already. Give another name, or overwrite=True (--overwrite).")
+
+
+def _times(file: ChartFile, column: str | None, places: NDArray[np.intp], chart: Path) -> list[object]:
+    if column is None:
+        return []
+    if column not in file.table:
+        raise InputError(f"{chart}: " + one_of("time_column", column, file.table))
+    return list(file.table[column][places])
+
+
+def _lines(shapes: NDArray[np.object_], values: NDArray[np.int64], edges: Edges) -> NDArray[np.object_]:
+    """Return the lines that a buffer is drawn around."""
+    import shapely
+
+    if edges == "labels":
+        # One region of pixels without a class, whatever the reason.
+        merged = np.minimum(values, int(Reason.BUFFER))
+        groups = [
+            shapely.get_parts(shapely.get_parts(shapely.make_valid(shapes[merged == v]))) for v in set(merged)
+        ]
+        shapes = np.array(
+            [shapely.union_all(g[shapely.get_type_id(g) == POLYGON]) for g in groups], dtype=object
+        )
+    return np.asarray(shapely.boundary(shapes), dtype=object)
+
+
+def _draw(
+    shapes: NDArray[np.object_],
+    values: NDArray[np.int64],
+    lines: NDArray[np.object_] | None,
+    buffer: float,
+    scene: Scene,
+    part: Window,
+    drawn: set[int],
+) -> NDArray[np.uint8]:
+    """Draw one window: classes and `Reason`s; `drawn` gets the numbers of the polygons that hold a pixel."""
+    import shapely
+
+    place = scene.georeference
+    here = np.flatnonzero(shapely.intersects(shapely.box(*shapely.bounds(shapes).T), frame_of(place, part)))
+    owner = draw_polygons(shapes[here], here, place, part)
+    drawn.update(int(n) for n in np.unique(owner) if n != NONE)
+    out = np.append(values, int(Reason.NOT_CHARTED))[owner].astype(np.uint8)  # NONE is the last
+    if lines is not None:
+        classed = out < int(Reason.BUFFER)
+        out[classed & draw_near(lines, buffer, place, part)] = Reason.BUFFER
+    return out
+
+
+def _summary(
+    out: Path, pixels: NDArray[np.int64], what: What, polygons: int, hours: float | None, chart: Path
+) -> PreparedLabel:
+    classes = CLASSES[what]
+    left_out = {words: int(pixels[reason]) for reason, words in REASONS.items() if pixels[reason]}
+    counts = {name: int(pixels[i]) for i, name in enumerate(classes)}
+    if not any(counts.values()):
+        found = ", ".join(f"{n} pixels {words}" for words, n in left_out.items())
+        raise InputError(
+            f"{chart}: no pixel of the scene has a class of {what!r}: {found}. Is the chart of this scene, and does it "
+            "fill the columns that are needed?"
+        )
+    warnings = []
+    contradictory = left_out.get(REASONS[Reason.CONTRADICTORY], 0)
+    if contradictory:
+        warnings.append(f"{contradictory} pixels are called water and have a tenth of ice or more: left out")
+    missing = int(pixels[Reason.NOT_CHARTED]) / int(pixels.sum())
+    if missing > 0.5:
+        warnings.append(f"the chart covers only {1 - missing:.0%} of the scene")
+    if hours is None:
+        warnings.append("the time between chart and scene was not checked")
+    return PreparedLabel(out, classes, counts, left_out, polygons, hours, tuple(warnings))
+
+
+def _apart(chart: Path, file: ChartFile, scene: Scene) -> InputError:
+    import shapely
+
+    left, bottom, right, top = shapely.total_bounds(file.geometries)
+    return InputError(
+        f"{chart} does not overlap scene {scene.id!r}: no polygon holds the centre of a pixel. Is it the chart of this "
+        f"region? Its polygons reach over {left:.6g} to {right:.6g} and {bottom:.6g} to {top:.6g} in {file.crs[:40]}."
+    )
+
+
+__all__ = ["PreparedLabel", "prepare_icechart"]

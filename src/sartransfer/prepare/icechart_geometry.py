@@ -1,0 +1,252 @@
+"""Polygons of an ice chart: read from a file, brought to a scene's projection, drawn on its grid window by window."""
+
+import importlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sartransfer.errors import InputError, nearest
+from sartransfer.scene import GeoReference, Scene, Window
+
+ENDINGS = (".shp", ".gpkg")
+CLOSE = 0.1  # of a pixel: how far a side may lie from its true course once it is reprojected
+ROUNDS = 4  # of making sides shorter
+ARC = 16  # straight pieces in a quarter of a circle: a buffer is drawn true to 0.12 % of its width
+NONE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ChartFile:
+    """A chart as its file has it."""
+
+    geometries: NDArray[np.object_]
+    """(N,) shapely polygons and multipolygons."""
+    table: dict[str, NDArray[Any]]
+    """Column -> (N,) values."""
+    crs: str
+
+
+def read_chart(path: Path, layer: str | None = None, crs: str | None = None) -> ChartFile:
+    """Read all polygons of a Shapefile or GeoPackage; needs pyogrio.
+
+    Args:
+        path: a plain local file, .shp or .gpkg.
+        layer: of a GeoPackage with several.
+        crs: where the file does not say it.
+
+    Raises `InputError` for a missing or damaged file, several layers of which none is named, no coordinate
+    reference system, geometries that are no polygons, or pyogrio not installed.
+    """
+    import shapely
+
+    try:
+        pyogrio = importlib.import_module("pyogrio")  # which has no types
+        unreadable = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError, ValueError)
+    except ImportError as error:
+        raise InputError(
+            f'{path}: ice charts need pyogrio: pip install "sartransfer[icechart]", or pip install pyogrio.'
+        ) from error
+    # GDAL's own file systems (/vsicurl/ ...) and drivers that point elsewhere are shut out, as in geotiff.
+    if str(path).startswith("/vsi") or not path.is_file():
+        raise InputError(f"{path} is not there, or is no local file. Check the path of the chart.")
+    if path.suffix.lower() not in ENDINGS:
+        raise InputError(f"{path}: an ice chart must end in {' or '.join(ENDINGS)}; unpack or convert it.")
+    try:
+        layers = [str(name) for name, _ in pyogrio.list_layers(path.resolve())]
+        if layer is None and len(layers) != 1:
+            raise InputError(f"{path} has {len(layers)} layers: {', '.join(layers)}. Name one: layer=...")
+        if layer is not None and layer not in layers:
+            raise InputError(f"{path} has no layer {layer!r}: {', '.join(layers)}.{nearest(layer, layers)}")
+        meta, _, wkb, values = pyogrio.raw.read(
+            path.resolve(), layer=layer or layers[0], force_2d=True, datetime_as_string=True
+        )
+    except unreadable as error:
+        raise InputError(f"{path} cannot be read as an ice chart: {error}. Is it whole?") from error
+    crs = crs or meta["crs"]
+    if not crs:
+        missing = (
+            f"{path.with_suffix('.prj').name} beside it" if path.suffix.lower() == ".shp" else "its entry"
+        )
+        raise InputError(
+            f"{path} does not say its projection: {missing} is missing. Get it from where the chart came from, or "
+            "give the projection: chart_crs='EPSG:3411'."
+        )
+    geometries = np.asarray(shapely.from_wkb(wkb), dtype=object)
+    kept = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
+    odd = sorted({g.geom_type for g in geometries[kept]} - {"Polygon", "MultiPolygon"})
+    if odd or not kept.any():
+        raise InputError(f"{path} holds {', '.join(odd) or 'nothing'} where polygons are expected.")
+    table = {str(n): v[kept] for n, v in zip(meta["fields"], values, strict=True)}
+    return ChartFile(geometries[kept], table, str(crs))
+
+
+def check_grid(scene: Scene, buffer_m: float) -> float:
+    """Return metres a unit of the scene's projection; NaN where it is in degrees.
+
+    Raises `InputError` if the scene has no projection with an affine transform (a product that is not geocoded), or
+    a buffer in metres is wanted on a grid in degrees.
+    """
+    from rasterio.crs import CRS
+
+    place = scene.georeference
+    if place.crs is None or place.transform is None:
+        raise InputError(
+            f"scene {scene.id!r} does not lie on a map ({'control points only' if place.gcps else 'no projection'}). "
+            "Geocode it first: sartransfer prepare sentinel1."
+        )
+    crs = CRS.from_user_input(place.crs)
+    if crs.is_projected:
+        return float(crs.linear_units_factor[1])
+    if buffer_m > 0:
+        raise InputError(
+            f"buffer_m={buffer_m:g}: scene {scene.id!r} lies in degrees, where metres have no one length. "
+            "Bring it to a projection first."
+        )
+    return float("nan")
+
+
+def project_polygons(
+    chart: ChartFile, scene: Scene, margin: float = 0.0
+) -> tuple[NDArray[np.object_], NDArray[np.intp]]:
+    """Bring the polygons within `margin` (units of the projection) of a scene to its projection.
+
+    Sides are cut into pieces first, so that a line that is straight in the chart's projection (a parallel, say) keeps
+    its course to a tenth of a pixel. Returns the polygons (M,) and their places in `chart` (M,). Raises
+    `InputError` if a polygon cannot be shown in the scene's projection.
+    """
+    import shapely
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+    from rasterio.warp import transform, transform_bounds
+
+    try:
+        source = CRS.from_user_input(chart.crs)
+    except CRSError as error:
+        raise InputError(f"the chart's projection {chart.crs[:80]!r} is not known.") from error
+    target = CRS.from_user_input(scene.georeference.crs)
+    frame = frame_of(scene.georeference, scene.window).buffer(margin, join_style="mitre")
+    everything = np.arange(len(chart.geometries))
+    if source == target:
+        near = everything[shapely.intersects(shapely.box(*shapely.bounds(chart.geometries).T), frame)]
+        return chart.geometries[near], near
+    left, bottom, right, top = transform_bounds(target, source, *frame.bounds, densify_pts=101)
+    spans = [(left, right)] if left <= right else [(left, 180.0), (-180.0, right)]  # across the antimeridian
+    xmin, ymin, xmax, ymax = shapely.bounds(chart.geometries).T
+    hit = np.zeros(len(everything), dtype=bool)
+    for low, high in spans:
+        hit |= (xmin <= high) & (xmax >= low) & (ymin <= top) & (ymax >= bottom)
+    near = everything[hit]
+
+    def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = transform(source, target, points[:, 0], points[:, 1])
+        return np.stack([np.asarray(x), np.asarray(y)], axis=1)
+
+    a, b, _, d, e, _ = scene.georeference.transform or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    tolerance = CLOSE * min(np.hypot(a, d), np.hypot(b, e))
+    pieces = _shorten(chart.geometries[near], project, tolerance)
+    moved = np.asarray(shapely.transform(pieces, project), dtype=object)
+    lost = ~np.isfinite(shapely.bounds(moved)).all(axis=1) | _has_nan(moved)
+    if lost.any():
+        raise InputError(
+            f"{int(lost.sum())} polygons near scene {scene.id!r} reach to where its projection does not. Cut the "
+            "chart to the scene's surroundings first."
+        )
+    inside = shapely.intersects(shapely.box(*shapely.bounds(moved).T), frame)
+    return moved[inside], near[inside]
+
+
+def frame_of(place: GeoReference, window: Window) -> Any:
+    """Return the outline of a window of a grid as a shapely polygon, in the units of its projection."""
+    import shapely
+
+    a, b, c, d, e, f = place.transform or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    rows = np.array([0, 0, 1, 1]) * window.height + window.row
+    cols = np.array([0, 1, 1, 0]) * window.width + window.col
+    return shapely.polygons(np.stack([a * cols + b * rows + c, d * cols + e * rows + f], axis=1))
+
+
+def draw_polygons(
+    polygons: NDArray[np.object_], numbers: Iterable[int], place: GeoReference, window: Window
+) -> NDArray[np.int32]:
+    """Draw polygons on a window of a grid: (h, w), the number of the one that holds a pixel's centre, or `NONE`.
+
+    Where polygons overlap, which those of a chart should not, the later one is drawn over the earlier.
+    """
+    import rasterio
+    from rasterio.features import rasterize
+
+    shapes = [(polygon, int(number)) for polygon, number in zip(polygons, numbers, strict=True)]
+    shape = (window.height, window.width)
+    if not shapes:
+        return np.full(shape, NONE, dtype=np.int32)
+    a, b, c, d, e, f = place.transform or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    x, y = a * window.col + b * window.row + c, d * window.col + e * window.row + f
+    drawn: NDArray[np.int32] = rasterize(
+        shapes, shape, fill=NONE, transform=rasterio.Affine(a, b, x, d, e, y), dtype="int32"
+    )
+    return drawn
+
+
+def draw_near(
+    lines: NDArray[np.object_], distance: float, place: GeoReference, window: Window
+) -> NDArray[np.bool_]:
+    """Say which pixels' centres lie within `distance` (units of the projection) of lines: (h, w)."""
+    import shapely
+
+    near = np.zeros((window.height, window.width), dtype=bool)
+    frame = frame_of(place, window)
+    reach = frame.buffer(1.01 * distance, quad_segs=ARC)
+    clipped = shapely.clip_by_rect(lines, *reach.bounds)
+    clipped = clipped[~shapely.is_empty(clipped)]
+    if len(clipped):
+        bands = shapely.buffer(clipped, distance, quad_segs=ARC)
+        near |= draw_polygons(bands, [1] * len(bands), place, window) != NONE
+    return near
+
+
+def tiles(scene: Scene, size: int) -> Iterator[Window]:
+    """Yield windows of at most `size` pixels a side that cover a scene."""
+    for row in range(0, scene.height, size):
+        for col in range(0, scene.width, size):
+            yield Window(row, col, min(size, scene.height - row), min(size, scene.width - col))
+
+
+def _shorten(polygons: NDArray[np.object_], project: Any, tolerance: float) -> NDArray[np.object_]:
+    """Cut sides until the middle of each lies within `tolerance` of the middle of its projected ends."""
+    import shapely
+
+    for _ in range(ROUNDS):
+        starts, ends = _sides(polygons)
+        lengths = np.hypot(*(ends - starts).T)
+        middle = project((starts + ends) / 2)
+        off = np.hypot(*(middle - (project(starts) + project(ends)) / 2).T)
+        bent = np.isfinite(off) & (off > tolerance) & (lengths > 0)
+        if not bent.any():
+            break
+        # A chord's distance from its arc grows with the square of its length.
+        longest = float((lengths[bent] * np.sqrt(tolerance / off[bent])).min())
+        polygons = np.asarray(shapely.segmentize(polygons, longest), dtype=object)
+    return polygons
+
+
+def _sides(polygons: NDArray[np.object_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both ends (K, 2) of all sides of all rings."""
+    import shapely
+
+    rings = shapely.get_rings(shapely.get_parts(polygons))
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    same = ring[1:] == ring[:-1]
+    return points[:-1][same], points[1:][same]
+
+
+def _has_nan(polygons: NDArray[np.object_]) -> NDArray[np.bool_]:
+    import shapely
+
+    points, owner = shapely.get_coordinates(polygons, return_index=True)
+    bad = np.zeros(len(polygons), dtype=bool)
+    bad[owner[~np.isfinite(points).all(axis=1)]] = True
+    return bad
