@@ -22,6 +22,7 @@ formulas too, which spares the search for s2, as long as S does not underflow.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,9 @@ class TopKSmoothLoss(nn.Module):
     """Smooth top-k loss: (logits (B, C, ...), target (B, ...)) -> scalar, the mean over what counts.
 
     The temperature `tau` smooths the maximum over subsets, `alpha` is the margin between the label and the k-th
-    of the others. k = 2 is a closed form in O(C), any other k a recursion in O(C k). Computed in float32 (float64
-    for logits of float64), without overflow for scores of any size and without a switch to a hard loss. The
-    backward may be differentiated again. Where C <= k every label is hit: the loss is 0.
+    of the others. k = 2 is a closed form in O(C), any other k a recursion in O(C k^2). Computed in float32 or
+    better (float64 for logits of float64), without overflow for scores of any size and without a switch to a
+    hard loss. The backward may be differentiated again. Where C <= k every label is hit: the loss is 0.
 
     Args:
         k: classes of which one must be right, from 1. tau: temperature, above 0. alpha: margin, from 0.
@@ -157,8 +158,8 @@ def _top2(
     s, y = scores.detach().numpy(), target.long().numpy()
     n, ignored = s.shape[1], settings.ignore_index
     kept = None
-    # A label below 0 is a huge one without its sign: one look finds all that are not labels.
-    if len(y) and (0 <= ignored < n or np.maximum.reduce(y.view(np.uint64)) >= n):
+    # A label below 0 is a huge one without its sign: one look finds all that are no classes.
+    if len(y) and (np.maximum.reduce(y.view(np.uint64)) >= n or (0 <= ignored < n and ignored in y)):
         kept = np.flatnonzero(y != ignored)
         s, y = s[kept], y[kept]
         _check_labels(torch.from_numpy(y), n, ignored)
@@ -181,50 +182,59 @@ def _top2_by_numpy(
 ) -> NDArray[Any]:
     """Return sum(share * loss), of shape (), for scores (N, n), labels (N,); fill `gradient` unless None."""
     rows, n = s.shape
-    least, scale = LEAST[s.itemsize], 0.5 / settings.tau
-    step = min(rows, max(1, BLOCK // n))
-    block, ones = np.empty((step, n), s.dtype), np.ones(n, s.dtype)
+    if rows * n <= BLOCK:
+        return _block(s, y, share, settings, gradient)
     loss = np.zeros((), s.dtype)
+    step = max(1, BLOCK // n)
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        out = None if gradient is None else gradient[part]
+        loss += _block(s[part], y[part], share if isinstance(share, float) else share[part], settings, out)
+    return loss
+
+
+def _block(
+    s: NDArray[Any], y: NDArray[np.int64], share: Any, settings: _Settings, gradient: NDArray[Any] | None
+) -> NDArray[Any]:
     # What underflows is mended below; scores that are not finite give a loss that is not.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        for start in range(0, rows, step or 1):
-            part = slice(start, start + step)
-            factor = share[part] if isinstance(share, np.ndarray) else share
-            e = block[: rows - start]
-            e[...] = s[part]
-            flat = e.reshape(-1)
-            first = np.arange(0, flat.size, n)
-            at_label = first + y[part]
-            label = flat[at_label]
-            flat[at_label] = -np.inf
-            first += e.argmax(1)
-            highest = flat[first]
-            flat[first] = -np.inf
-            e -= highest[:, None]
-            e *= scale
-            np.exp(e, out=e)
-            S, K = np.vecdot(e, ones), np.vecdot(e, e)
-            highest -= label
-            terms, half, Q, P, R = _rows_by_numpy(highest, S, K, factor, settings)
-            out = None
-            if gradient is not None:
-                out = gradient[part]
-                flat = out.reshape(-1)
-                common = half / P
-                common /= R
-                of_highest = common * Q
-                Q += R
-                Q *= common
-                common *= R
-                np.multiply(e, common[:, None], out=out)
-                np.subtract(Q[:, None], out, out=out)
-                out *= e
-                flat[first] = of_highest
-                flat[at_label] = np.negative(half, out=half)
-            if not np.minimum.reduce(S) >= least:  # or it is not a number
-                _mend(s[part], y[part], factor, settings, np.logical_not(least <= S), terms, out)
-            loss += np.add.reduce(terms)
-    return loss
+        e = s.copy()
+        n, flat = e.shape[1], e.reshape(-1)
+        at_highest = np.arange(0, flat.size, n)
+        at_label = at_highest + y
+        label = flat[at_label]
+        flat[at_label] = -np.inf
+        at_highest += e.argmax(1)
+        highest = flat[at_highest]
+        flat[at_highest] = -np.inf
+        e -= highest[:, None]
+        e *= 0.5 / settings.tau
+        np.exp(e, out=e)
+        S, K = np.vecdot(e, _ones(n, e.dtype)), np.vecdot(e, e)
+        highest -= label
+        terms, half, Q, P, R = _rows_by_numpy(highest, S, K, share, settings)
+        if gradient is not None:
+            half_P = half / P
+            Q *= half_P
+            Q /= R  # the gradient of the highest; (R + Q) / (P R) = 1 / P + Q / (P R)
+            np.multiply(e, half_P[:, None], out=gradient)
+            half_P += Q
+            np.subtract(half_P[:, None], gradient, out=gradient)
+            gradient *= e
+            flat = gradient.reshape(-1)
+            flat[at_highest] = Q
+            flat[at_label] = np.negative(half, out=half)
+        if len(S) and not np.minimum.reduce(S) >= LEAST[s.itemsize]:  # or it is not a number
+            low = np.logical_not(LEAST[s.itemsize] <= S)
+            _mend(s, y, share, settings, low, terms, gradient)
+        return np.asarray(np.add.reduce(terms))
+
+
+@lru_cache(maxsize=8)
+def _ones(n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    ones = np.ones(n, dtype)
+    ones.setflags(write=False)
+    return ones
 
 
 def _rows_by_numpy(
@@ -244,16 +254,15 @@ def _rows_by_numpy(
     u *= 0.5 / settings.tau
     u += settings.alpha / settings.tau
     u += np.log(P / R)
-    size = np.abs(u)
-    soft = np.log1p(np.exp(-size))
-    size += u
-    size *= 0.5
-    soft += size
+    soft = np.copysign(u, -1.0)  # log(1 + exp(u)) = max(u, 0) + log1p(exp(-abs(u)))
+    np.exp(soft, out=soft)
+    np.log1p(soft, out=soft)
+    soft += np.maximum(u, 0.0)
     u -= soft
-    half = np.exp(u)  # sigmoid(u) = exp(u - log(1 + exp(u)))
-    half *= share * 0.5
+    np.exp(u, out=u)  # sigmoid(u) = exp(u - log(1 + exp(u)))
+    u *= share * 0.5
     soft *= share * settings.tau
-    return soft, half, Q, P, R
+    return soft, u, Q, P, R
 
 
 def _mend(
@@ -310,15 +319,19 @@ def _top2_of_rows(
 
 
 def _any_k(scores: Tensor, target: Tensor, weights: Tensor | None, k: int, settings: _Settings) -> Tensor:
-    """Return the loss of scores (N, n), n > k, with autograd through a recursion in the log domain."""
+    """Return the loss of scores (N, n), n > k, with autograd through a recursion in the log domain.
+
+    In float64 where the device has it: log e_k - log e_{k-1} of scores of 1e4 leaves float32 few digits.
+    """
     s, labels, share = _without_ignored(scores, target, weights, settings)
+    s = s if s.device.type == "mps" else s.double()
     at_label = labels.unsqueeze(1)
     numbers = torch.arange(s.shape[1] - 1, device=s.device)
     label = s.gather(1, at_label)
     others = s.gather(1, numbers + (numbers >= at_label))
     logs = _log_polynomials((others - label) / (k * settings.tau), k)
     u = settings.alpha / settings.tau + logs[k] - logs[k - 1]
-    return settings.tau * (torch.logaddexp(u, torch.zeros_like(u)) * share).sum()
+    return (settings.tau * torch.logaddexp(u, torch.zeros_like(u)) * share).sum().to(scores.dtype)
 
 
 def _without_ignored(
