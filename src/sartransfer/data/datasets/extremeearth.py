@@ -20,9 +20,10 @@ HALVES = (2, 6, 8, 12)
 # Greenland (above freezing from June to September), an inference.
 MELT = (6, 7, 8, 9)
 FIX = (
-    "Make them: sartransfer prepare sentinel1 PRODUCT -o {stamp}.tif for each scene, then sartransfer prepare icechart "
+    "Download ExtremeEarth v2 (zenodo.org, doi 10.5281/zenodo.4683174) and its Sentinel-1 products, and make: "
+    "sartransfer prepare sentinel1 PRODUCT -o {stamp}.tif for each scene, then sartransfer prepare icechart "
     "Sea_Ice-labels/seaice_s1_{stamp}.shp {stamp}.tif -o seaice_s1_{stamp}.tif --columns extremeearth; put all of them "
-    "under one folder. ExtremeEarth v2: zenodo.org, doi 10.5281/zenodo.4683174."
+    "under one folder."
 )
 
 
