@@ -335,7 +335,7 @@ def test_extremeearth_from_its_polygons_to_its_catalog(tmp_path):
     assert [season(s) for s in (STAMPS[0], STAMPS[6])] == ["freeze-up", "melt"]
     assert {datetime.strptime(s[:8], "%Y%m%d").month for s in STAMPS} == set(range(1, 13)) > set(HALVES)
     (tmp_path / f"seaice_s1_{STAMPS[3]}.tif").unlink()
-    with pytest.raises(InputError, match=rf"lacks seaice_s1_{STAMPS[3]}\. Make them: sartransfer prepare"):
+    with pytest.raises(InputError, match=rf"lacks seaice_s1_{STAMPS[3]}\. Download ExtremeEarth v2"):
         extremeearth(tmp_path)
     assert len(extremeearth(tmp_path, STAMPS[:3]).entries) == 3
     with pytest.raises(InputError, match="no scenes of ExtremeEarth"):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sartransfer import mapping, predict
+from sartransfer import mapping, predict, streaming
 from sartransfer.contract import InputBand, InputContract
 from sartransfer.errors import InputError, OutputError, UnitError
 from sartransfer.geotiff import write_geotiff
@@ -21,6 +21,7 @@ from sartransfer.predict import plan_windows, predict_chip, predict_logits, pred
 from sartransfer.radar.units import parse_unit
 from sartransfer.readers import open_scene
 from sartransfer.scene import ArraySource, Band, GeoReference, Scene, parse_bands
+from sartransfer.streaming import write_rows
 
 torch.set_num_threads(1)
 CLASSES = ("land", "water", "ice")
@@ -220,8 +221,6 @@ def test_angles_of_300_are_warned_of(tmp_path):
 
 def _small_windows(monkeypatch, core=32, halo=32):
     monkeypatch.setattr(predict, "ONE_PASS_PIXELS", 1)
-    monkeypatch.setattr(mapping, "ONE_PASS_PIXELS", 1)
-    monkeypatch.setattr(mapping, "HALO", halo)
     monkeypatch.setattr(predict, "CORE", core)
     monkeypatch.setattr(predict, "HALO", halo)
 
@@ -257,7 +256,7 @@ class Near(nn.Module):
         height, width = x.shape[2:]
         padded = nn.functional.pad(x, (0, -width % 4, 0, -height % 4))
         cells = self.second(self.first(nn.functional.avg_pool2d(padded, 4)).relu())
-        return cells.repeat_interleave(4, 2).repeat_interleave(4, 3)[..., :height, :width]
+        return nn.functional.interpolate(cells, scale_factor=4, mode="nearest")[..., :height, :width]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (77, 101), (30, 130), (33, 95)])
@@ -267,7 +266,7 @@ def test_windows_equal_one_pass_where_the_network_sees_no_farther_than_the_halo(
     values = decibels(*size, seed=2)
     values[:, 10:14, 20:29] = np.nan
     whole = predict_scene(checkpoint, in_memory(values), tmp_path / "one.tif", probabilities=True)
-    _small_windows(monkeypatch, core=28, halo=16)
+    _small_windows(monkeypatch, core=28)
     parts = predict_scene(checkpoint, in_memory(values), tmp_path / "many.tif", probabilities=True)
     shares = read(whole.probabilities)
     np.testing.assert_allclose(read(parts.probabilities), shares, atol=1e-5)
@@ -356,13 +355,14 @@ def test_a_full_disk_leaves_nothing_behind(small_disk, run):
     assert names_in(small_disk) == []
 
 
-def test_a_map_that_cannot_be_written_takes_its_probabilities_with_it(tmp_path, run, monkeypatch):
-    def full(path, array, **options):
-        if path.name == "map.tif":
+@pytest.mark.parametrize("when", [0, 1])
+def test_a_map_that_cannot_be_written_takes_its_probabilities_with_it(tmp_path, run, monkeypatch, when):
+    def full(path, grown, number, *words):
+        if number == when:
             raise OutputError("No space left on device")
-        return write_geotiff(path, array, **options)
+        return write_rows(path, grown, number, *words)
 
-    monkeypatch.setattr(mapping, "write_geotiff", full)
+    monkeypatch.setattr(streaming, "write_rows", full)
     with pytest.raises(OutputError, match="No space"):
         predict_scene(run, in_memory(decibels(16, 16)), tmp_path / "map.tif", probabilities=True)
     assert names_in(tmp_path) == []

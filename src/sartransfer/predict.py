@@ -1,8 +1,11 @@
 """Array in, array out: a network's answer for one image, in one pass or by overlapping windows."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,11 +14,17 @@ from torch import Tensor, nn
 
 from sartransfer.errors import InputError, one_of
 from sartransfer.models.checkpoint import Checkpoint
-from sartransfer.scene import Scene, Window
+from sartransfer.models.segmenter import Segmenter
+from sartransfer.scene import Reading, Scene, Window
+from sartransfer.scene_plan import Limits, plan_passes
+from sartransfer.windowed import exact_window, overlapped_windows, split_windows
+from sartransfer.windows import ONE_PASS, OVERLAP, SPLIT, ScenePlan, View, cut, grow, rounded
 
 ONE_PASS_PIXELS = 2048 * 2048  # up to this many pixels a scene goes through in one pass
-HALO = 256  # pixels around a window that are computed and thrown away
+HALO = 256  # half of an overlapped window, for networks of which no window is exact
 CORE = 1024  # side of the part of a window that is kept
+FEATURES_IN_MEMORY = 512 * 2**20  # bytes of kept features up to which they need no file
+BAND_BYTES = 256 * 2**20  # bytes for a band of the split stage's head
 CHIPS_AT_ONCE = 64  # chips of one shape that go through the network together
 
 
@@ -78,7 +87,7 @@ def predict_logits(
     return (seen.logsumexp(0) - math.log(views)).cpu()
 
 
-VIEWS = {
+VIEWS: dict[int, tuple[View, ...]] = {
     4: tuple((turns, mirror) for turns in (0, 2) for mirror in (False, True)),
     8: tuple((turns, mirror) for turns in range(4) for mirror in (False, True)),
 }
@@ -95,26 +104,56 @@ def _seen(model: nn.Module, images: Tensor, turns: int, mirror: bool) -> Tensor:
     return back.flip(-1) if mirror else back
 
 
-def plan_windows(height: int, width: int, stride: int) -> Iterator[tuple[Window, Window]]:
+def plan_windows(
+    height: int, width: int, stride: int, halo: int | None = None, core: int | None = None
+) -> Iterator[tuple[Window, Window]]:
     """Cut a scene into windows: pairs of (what is computed, what is kept of it), in scene coordinates.
 
     Origins are multiples of `stride`, so that every window sees the same grid of features. A scene up to
-    `ONE_PASS_PIXELS` is one window; larger ones get a halo of `HALO` pixels, which is not exact for networks
-    that see farther (the map's metadata says so).
+    `ONE_PASS_PIXELS` is one window; larger ones are kept by squares of `core` pixels (None: `CORE`) and computed with
+    `halo` pixels around them (None: `HALO`), both rounded up to the stride. Exact where the halo is the network's
+    (`find_reach`).
     """
     if height * width <= ONE_PASS_PIXELS:
         whole = Window(0, 0, height, width)
         yield whole, whole
         return
-    core = -(-CORE // stride) * stride
-    halo = -(-HALO // stride) * stride
-    for row in range(0, height, core):
-        for col in range(0, width, core):
-            kept = Window(row, col, min(core, height - row), min(core, width - col))
-            top, left = max(0, row - halo), max(0, col - halo)
-            bottom = min(height, row + kept.height + halo)
-            right = min(width, col + kept.width + halo)
-            yield Window(top, left, bottom - top, right - left), kept
+    core, halo = rounded(CORE if core is None else core, stride), HALO if halo is None else halo
+    for kept in cut(height, width, core):
+        yield grow(kept, rounded(halo, stride), stride, height, width), kept
+
+
+def plan_scene(
+    model: nn.Module, height: int, width: int, *, views: int = 1, memory: int | None = None
+) -> ScenePlan:
+    """Work out how a scene of this size goes through a network, and the memory that takes.
+
+    A scene up to `ONE_PASS_PIXELS` goes in one pass. A larger one goes by windows that are exact where the network's
+    reach has a bound, by the split stage where its head can be run over the whole scene, and else by overlapped
+    windows, which is not exact.
+
+    Args:
+        model: in evaluation mode; its weights are not looked at.
+        height, width: of the scene, in pixels.
+        views: flips and turns that are averaged.
+        memory: bytes that this may take; windows are made smaller until they fit. None: windows of `CORE` pixels,
+            features in memory up to `FEATURES_IN_MEMORY`.
+
+    Raises:
+        InputError: less memory than the smallest window needs.
+    """
+    limits = Limits(ONE_PASS_PIXELS, CORE, HALO, FEATURES_IN_MEMORY, BAND_BYTES, memory)
+    return plan_passes(model, height, width, views, limits)
+
+
+def plan_memory(
+    model: nn.Module, height: int, width: int, *, views: int = 1, memory: int | None = None
+) -> int:
+    """Return the bytes that `predict_windows` will take at its peak for a scene of this size.
+
+    Beyond what the process holds already (libraries, weights, a scene in memory); see `plan_scene`.
+    """
+    return plan_scene(model, height, width, views=views, memory=memory).memory
 
 
 def predict_classes(
@@ -126,19 +165,53 @@ def predict_classes(
 
 
 def predict_windows(
-    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str, views: int | None = None
+    checkpoint: Checkpoint,
+    model: torch.nn.Module,
+    scene: Scene,
+    device: str,
+    views: int | None = None,
+    *,
+    plan: ScenePlan | None = None,
+    done: Container[Window] = (),
+    scratch: Path | None = None,
 ) -> Iterable[tuple[Window, torch.Tensor, NDArray[np.bool_]]]:
-    """Yield the windows of a scene with their logits (K, h, w) and valid pixels (h, w).
+    """Yield the windows of a scene with their logits (K, h, w) and valid pixels (h, w); none overlap.
 
-    `views`: as `predict_logits` takes them; None: as many as the checkpoint was made for.
+    Args:
+        checkpoint, model, scene, device: the network, in eval mode on `device`, and what it is asked about.
+        views: as `predict_logits` takes them; None: as many as the checkpoint was made for.
+        plan: how, from `plan_scene`; None: as that does without a limit of memory.
+        done: windows that are not asked for again.
+        scratch: a folder of the caller's for what is kept between windows, so that a later call with the same plan
+            goes on from there; None: memory, or a temporary file that is removed.
     """
     number = views or checkpoint.views
-    for seen, kept in plan_windows(scene.height, scene.width, int(checkpoint.model.stride)):
-        image, valid = checkpoint.contract.read(scene, seen)
-        logits = predict_logits(model, torch.from_numpy(image)[None], device=device, views=number)[0]
-        rows = slice(kept.row - seen.row, kept.row - seen.row + kept.height)
-        cols = slice(kept.col - seen.col, kept.col - seen.col + kept.width)
-        yield kept, logits[:, rows, cols], valid[rows, cols]
+    each = VIEWS.get(number, ((0, False),))
+    size = scene.height, scene.width
+    if (
+        plan is None and size[0] * size[1] <= ONE_PASS_PIXELS
+    ):  # its memory is not asked for: small scenes are many
+        plan = ScenePlan(ONE_PASS, int(getattr(model, "stride", 1)), max(size), 0)
+    plan = plan or plan_scene(model, *size, views=number)
+
+    def read(window: Window) -> Reading:
+        return checkpoint.contract.read(scene, window)
+
+    def ask(image: Tensor, views: int = 1) -> Tensor:
+        return predict_logits(model, image[None], device=device, views=views)[0]
+
+    if plan.method == SPLIT:
+        yield from split_windows(read, cast(Segmenter, model), device, size, plan, each, done, scratch)
+    elif plan.method == OVERLAP:
+        yield from overlapped_windows(read, partial(ask, views=number), size, plan, done)
+    elif plan.method == ONE_PASS:
+        if scene.window not in done:
+            image, valid = read(scene.window)
+            yield scene.window, ask(torch.from_numpy(image), number), valid
+    else:
+        for kept in cut(*size, plan.core):
+            if kept not in done:
+                yield kept, *exact_window(read, ask, size, plan, each, kept)
 
 
 def predict_chip(

@@ -1,0 +1,92 @@
+"""What of a long task is done: a small file of lines that survives a process that is killed."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sartransfer.errors import OutputError
+from sartransfer.scene import Window
+
+
+class Journal:
+    """The windows that are done, one line each, each on disk before `add` returns.
+
+    A last line that was cut off by a kill does not count. A journal of another task (another header) begins anew.
+    """
+
+    def __init__(self, path: Path | None, header: Mapping[str, Any] | None = None) -> None:
+        """Open or begin a journal; None: nothing is kept. Raises `OutputError` where another process has it open."""
+        self.path = path
+        self.done: set[Window] = set()
+        self.continued = False
+        """Whether a journal of this task was there."""
+        self._file = -1
+        if path is None:
+            return
+        first = json.dumps(dict(header or {}), sort_keys=True)
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            _lock(self._file, path)
+            text = os.pread(self._file, os.fstat(self._file).st_size, 0).decode("utf-8", errors="replace")
+            lines = text.split("\n")[:-1]
+            if lines and lines[0] == first:
+                self.continued = True
+                self.done = {Window(*values) for values in map(_window, lines[1:]) if values}
+                whole = "\n".join(lines) + "\n"
+                os.ftruncate(self._file, len(whole.encode()))
+            else:
+                os.ftruncate(self._file, 0)
+                os.write(self._file, f"{first}\n".encode())
+        except OSError as error:
+            self._close()
+            raise OutputError(f"{path} cannot be written ({error}). Is the disk full?") from error
+
+    def add(self, window: Window) -> None:
+        """Note that a window is done; what it gave must be on disk before."""
+        self.done.add(window)
+        if self.path is None:
+            return
+        line = json.dumps([window.row, window.col, window.height, window.width])
+        try:
+            os.write(self._file, f"{line}\n".encode())
+            os.fsync(self._file)
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be written ({error}). Is the disk full?") from error
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)  # this lets go of the lock as well, as a kill does
+            self._file = -1
+
+
+def _window(line: str) -> tuple[int, int, int, int] | None:
+    try:
+        row, col, height, width = json.loads(line)
+    except ValueError:
+        return None
+    return int(row), int(col), int(height), int(width)
+
+
+def _lock(file: int, path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(file)
+        raise OutputError(
+            f"{path} is in use: another process makes this map. Wait for it, or choose another name."
+        ) from error
