@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -27,7 +26,6 @@ from sartransfer.calibration import (
 )
 from sartransfer.catalog import Asset, Catalog, Entry, write_catalog
 from sartransfer.certainty import calibration_json, ensembles_json
-from sartransfer.cli import main
 from sartransfer.comparison import compare
 from sartransfer.contract import InputBand, InputContract
 from sartransfer.ensemble import COLUMNS, EnsembleScores, evaluate_ensemble, join_scores, write_predictions
@@ -408,19 +406,6 @@ def folder(tmp_path_factory):
     for seed in range(3):
         write_member(place / f"m{seed}", seed)
     return place
-
-
-@pytest.fixture
-def call(capsys, monkeypatch):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["sartransfer", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        found = capsys.readouterr()
-        return end.value.code or 0, found.out, found.err
-
-    return run
 
 
 def joined_by_hand(folder, catalog):

@@ -39,21 +39,6 @@ META = {"classes": ["land", "water"], "contract": CONTRACT.to_json(), "identity"
 
 
 @pytest.fixture
-def call(capsys, monkeypatch):
-    """Run the command line here: (exit code, what it printed, what it said on stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["sartransfer", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        found = capsys.readouterr()
-        return end.value.code or 0, found.out, found.err
-
-    return run
-
-
-@pytest.fixture
 def refuse(call):
     """Run the command line and return its one message: exit code 2, nothing else, no traceback."""
 

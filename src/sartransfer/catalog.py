@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sartransfer.errors import CatalogError, InputError, OutputError, nearest, one_of
+from sartransfer.errors import CatalogError, InputError, OutputError, nearest, one_of, refuse_existing
 from sartransfer.scene import Band, format_bands, parse_bands
 
 TRAIN = "train"
@@ -150,8 +150,7 @@ def write_catalog(catalog: Catalog, path: str | Path, overwrite: bool = False) -
     be written.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already. Give another name, or overwrite=True (--overwrite).")
+    refuse_existing(path, overwrite)
     header = {
         "name": catalog.name,
         "classes": list(catalog.classes),

@@ -14,6 +14,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class SartransferError(Exception):
@@ -58,3 +59,9 @@ def one_of(name: str, value: object, allowed: Iterable[object]) -> str:
     """Return the message for a value that is not among the allowed ones."""
     words = [str(a) for a in allowed]
     return f"{name}={value!r} is not known. Must be one of: {', '.join(words)}.{nearest(str(value), words)}"
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise `OutputError` for a file that is there already, unless it may be replaced."""
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already. Give another name, or overwrite=True (--overwrite).")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sartransfer.errors import InputError, OutputError, UnitError
+from sartransfer.errors import InputError, OutputError, UnitError, refuse_existing
 from sartransfer.radar.units import POWERS, UNIT_NAMES, UNKNOWN, Quantity, Unit, parse_unit
 from sartransfer.scene import POLARIZATIONS, Band, GeoReference, Scene, Window
 
@@ -111,8 +111,7 @@ def write_geotiff(
     image = image[None] if image.ndim == 2 else image
     _check_image(path, image, descriptions, units)
     _check_options(path, image, georeference, nodata, colormap)
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already. Give another name, or overwrite=True (--overwrite).")
+    refuse_existing(path, overwrite)
     if not path.parent.is_dir():
         raise OutputError(
             f"{path} cannot be written: the folder {path.parent} does not exist. Make it first."
@@ -319,14 +318,8 @@ def _write(
     colormap: Mapping[int, tuple[int, int, int]] | None,
 ) -> None:
     import rasterio
-    from rasterio.control import GroundControlPoint
 
-    place: dict[str, Any] = {}
-    if georeference.transform is not None:
-        place = {"crs": georeference.crs, "transform": rasterio.Affine(*georeference.transform)}
-    elif georeference.gcps:
-        points = [GroundControlPoint(row=r, col=c, x=x, y=y, z=z) for r, c, x, y, z in georeference.gcps]
-        place = {"crs": georeference.crs, "gcps": points}
+    place = placement(georeference)
     with rasterio.open(
         path,
         "w",
@@ -361,3 +354,43 @@ def _same(path: Path, image: NDArray[Any]) -> bool:
             np.array_equal(file.read(i + 1), band, equal_nan=band.dtype.kind == "f")
             for i, band in enumerate(image)
         )
+
+
+def placement(georeference: GeoReference) -> dict[str, Any]:
+    """Return where a raster lies on Earth as `rasterio.open` takes it, from a transform or ground control points."""
+    import rasterio
+    from rasterio.control import GroundControlPoint
+
+    if georeference.transform is not None:
+        return {"crs": georeference.crs, "transform": rasterio.Affine(*georeference.transform)}
+    if georeference.gcps:
+        points = [GroundControlPoint(row=r, col=c, x=x, y=y, z=z) for r, c, x, y, z in georeference.gcps]
+        return {"crs": georeference.crs, "gcps": points}
+    return {}
+
+
+def check_outputs(
+    paths: Sequence[Path], inputs: Sequence[Path], overwrite: bool, *, what: str, lost: str
+) -> None:
+    """Refuse what could not be written in the end, before anything is computed.
+
+    Args:
+        paths: to be written, the main one first: a GeoTIFF. inputs: files that must not be lost.
+        overwrite: replace what is there. what, lost: how errors call the main file and an input.
+
+    Raises `OutputError` for another ending, a missing folder, an input or a folder, a file that is there.
+    """
+    out = paths[0]
+    if out.suffix.lower() not in (".tif", ".tiff"):
+        raise OutputError(f"{out} does not end in .tif: a {what} is written as a GeoTIFF. Change the name.")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out} cannot be written: there is no folder {out.parent}. Make it first.")
+    for path in paths:
+        if not path.exists():
+            continue
+        if any(file.exists() and path.samefile(file) for file in inputs):
+            raise OutputError(f"{path} is {lost}, which would be lost. Choose another name.")
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder. Give the name of a file.")
+        if not overwrite:
+            raise OutputError(f"{path} exists. Choose another name, or overwrite it (--overwrite).")

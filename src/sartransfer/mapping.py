@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sartransfer import __version__
-from sartransfer.errors import InputError, OutputError, one_of
+from sartransfer.errors import InputError, one_of
+from sartransfer.geotiff import check_outputs
 from sartransfer.models.checkpoint import Checkpoint, read_checkpoint
 from sartransfer.predict import plan_scene, predict_windows
 from sartransfer.readers import open_files
@@ -100,7 +101,7 @@ def predict_scene(
         raise InputError(one_of("probabilities", kind, PROBABILITIES))
     layers = _layers(out, checkpoint.classes, kind, entropy)
     files = [] if isinstance(scene, Scene) else [Path(name.strip()) for name in str(scene).split("|")]
-    _check_out([layer.path for layer in layers], files, overwrite)
+    check_outputs([layer.path for layer in layers], files, overwrite, what="map", lost="the scene itself")
     if not isinstance(scene, Scene):
         scene = open_files(
             str(scene), bands if isinstance(bands, str) or bands is None else format_bands(bands)
@@ -202,24 +203,6 @@ def _task(
         "device": device,
         "classes": list(checkpoint.classes),
     }
-
-
-def _check_out(paths: Sequence[Path], files: Sequence[Path], overwrite: bool) -> None:
-    """Refuse what could not be written in the end, before anything is computed."""
-    out = paths[0]
-    if out.suffix.lower() not in (".tif", ".tiff"):
-        raise OutputError(f"{out} does not end in .tif: a map is written as a GeoTIFF. Change the name.")
-    if not out.parent.is_dir():
-        raise OutputError(f"{out} cannot be written: there is no folder {out.parent}. Make it first.")
-    for path in paths:
-        if not path.exists():
-            continue
-        if any(file.exists() and path.samefile(file) for file in files):
-            raise OutputError(f"{path} is the scene itself, which would be lost. Choose another name.")
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder. Give the name of a file.")
-        if not overwrite:
-            raise OutputError(f"{path} exists. Choose another name, or overwrite it (--overwrite).")
 
 
 def _tags(checkpoint: Checkpoint, scene: Scene, plan: ScenePlan, warnings: Sequence[str]) -> dict[str, str]:

@@ -118,6 +118,24 @@ def format_bands(bands: Sequence[Band]) -> str:
     return text
 
 
+def choose_bands(where: object, own: Sequence[Band], bands: Sequence[Band]) -> list[int]:
+    """Return the places in a product's `own` bands of those that were asked for; none asked for: all.
+
+    Raises `InputError` for a band that is not there, `UnitError` for one that is declared to be something else;
+    `where` is what errors call the product.
+    """
+    names = [b.name for b in own]
+    chosen = []
+    for band in bands:
+        if band.name not in names:
+            raise InputError(f"{where}: {one_of('band', band.name, names)}")
+        mine = own[names.index(band.name)]
+        if band.unit not in (UNKNOWN, mine.unit):
+            raise UnitError(f"{where}: band {band.name!r} is {mine.unit}, not {band.unit}. Correct `bands`.")
+        chosen.append(names.index(band.name))
+    return chosen or list(range(len(own)))
+
+
 class Reading(NamedTuple):
     """What `Scene.read` returns; it unpacks as ``data, valid = scene.read()``."""
 

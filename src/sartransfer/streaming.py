@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer.errors import OutputError
-from sartransfer.geotiff import TILE
+from sartransfer.geotiff import TILE, placement
 from sartransfer.journal import Journal
 from sartransfer.rawfile import read_at, write_at
 from sartransfer.scene import GeoReference, Window
@@ -191,16 +191,10 @@ def write_rows(
     Raises `OutputError` where what was written is not what was given (GDAL may tell of a full disk only in its log).
     """
     import rasterio
-    from rasterio.control import GroundControlPoint
     from rasterio.windows import Window as Part
 
     layer = grown.layers[number]
-    place: dict[str, Any] = {}
-    if georeference.transform is not None:
-        place = {"crs": georeference.crs, "transform": rasterio.Affine(*georeference.transform)}
-    elif georeference.gcps:
-        points = [GroundControlPoint(row=r, col=c, x=x, y=y, z=z) for r, c, x, y, z in georeference.gcps]
-        place = {"crs": georeference.crs, "gcps": points}
+    place = placement(georeference)
     with (
         rasterio.Env(GDAL_CACHEMAX=CACHE),
         _quiet(),

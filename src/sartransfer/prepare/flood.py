@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sartransfer import __version__
 from sartransfer.errors import InputError, OutputError, UnitError
-from sartransfer.geotiff import write_geotiff
+from sartransfer.geotiff import check_outputs, write_geotiff
 from sartransfer.prepare.flood_fuzzy import fuzzy_flood
 from sartransfer.prepare.flood_pair import FloodPair, band_unit, choose_bands, open_flood_pair
 from sartransfer.radar.flood import (
@@ -105,7 +105,8 @@ def prepare_flood(
     """
     out = Path(out)
     extra = out.with_name(f"{out.stem}-provenance.tif")
-    _check_out(out, extra, [before, after, seasonality, slope, hand], overwrite)
+    given = [Path(i) for i in (before, after, seasonality, slope, hand) if isinstance(i, str | Path)]
+    check_outputs([out, extra], given, overwrite, what="mask", lost="one of the scenes")
     if not np.isfinite(list(thresholds)).all():
         raise InputError(f"thresholds {list(thresholds)}: must be finite.")
     if window < 1:
@@ -219,22 +220,6 @@ def _without_permanent(
             permanent = ground_rules(np.ones(here.shape, dtype=bool), UN_SPIDER, layers) & 1 > 0
             here[permanent & (here == Rule.FLOODED)] = Rule.PERMANENT_WATER
     return provenance, warnings
-
-
-def _check_out(out: Path, extra: Path, inputs: Sequence[str | Path | Scene | None], overwrite: bool) -> None:
-    """Refuse what could not be written in the end, before anything is computed."""
-    if out.suffix.lower() not in (".tif", ".tiff"):
-        raise OutputError(f"{out} does not end in .tif: a mask is written as a GeoTIFF. Change the name.")
-    if not out.parent.is_dir():
-        raise OutputError(f"{out} cannot be written: there is no folder {out.parent}. Make it first.")
-    for path in (out, extra):
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder. Give the name of a file.")
-        files = [Path(i) for i in inputs if isinstance(i, str | Path)]
-        if path.exists() and any(file.exists() and path.samefile(file) for file in files):
-            raise OutputError(f"{path} is one of the scenes, which would be lost. Choose another name.")
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists. Choose another name, or overwrite it (--overwrite).")
 
 
 def _write(

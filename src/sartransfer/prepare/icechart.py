@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer import __version__
-from sartransfer.errors import InputError, OutputError, one_of
+from sartransfer.errors import InputError, OutputError, one_of, refuse_existing
 from sartransfer.geotiff import write_geotiff
 from sartransfer.prepare.icechart_geometry import (
     NONE,
@@ -198,8 +198,7 @@ def _check(
         raise OutputError(f"{out} does not end in .tif: a label is written as a GeoTIFF. Change the name.")
     if not out.parent.is_dir():
         raise OutputError(f"{out} cannot be written: the folder {out.parent} does not exist. Make it first.")
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out} exists already. Give another name, or overwrite=True (--overwrite).")
+    refuse_existing(out, overwrite)
 
 
 def _times(file: ChartFile, column: str | None, places: NDArray[np.intp], chart: Path) -> list[object]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sartransfer.errors import InputError, OutputError
+from sartransfer.errors import InputError, OutputError, refuse_existing
 from sartransfer.radar.calibration import FLOOR_DB, decibels, floor_power
 from sartransfer.radar.calibration import multilook as average_looks
 from sartransfer.radar.geolocation import GeolocationGrid, GridMap, build_grid_map
@@ -135,8 +135,7 @@ def prepare_sentinel1(
         OutputError: the file exists, its folder does not, or it cannot be written whole.
     """
     out = Path(out)
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out} exists already. Give another name, or overwrite=True (--overwrite).")
+    refuse_existing(out, overwrite)
     if not out.parent.is_dir():
         raise OutputError(f"{out} cannot be written: the folder {out.parent} does not exist. Make it first.")
     source = read_sentinel1_annotation(product)

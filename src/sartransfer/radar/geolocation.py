@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import RectBivariateSpline
 
 from sartransfer.errors import InputError
 
@@ -198,6 +197,8 @@ def _quadratic(u: Array, v: Array) -> Array:
 
 
 def _spline(lines: Array, pixels: Array, values: Array) -> Any:
+    from scipy.interpolate import RectBivariateSpline  # slow to import, and used here alone
+
     return RectBivariateSpline(
         lines, pixels, values, kx=min(3, len(lines) - 1), ky=min(3, len(pixels) - 1), s=0
     )

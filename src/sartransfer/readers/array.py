@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from sartransfer.errors import InputError, OutputError
+from sartransfer.errors import InputError, OutputError, refuse_existing
 from sartransfer.radar.units import UNKNOWN, parse_unit
 from sartransfer.scene import Band, GeoReference, Scene, Window
 
@@ -98,8 +98,7 @@ def write_array(
     path = Path(path)
     if data.ndim != 3 or len(bands) != len(data) or path.suffix != ".npz":
         raise InputError(f"{path} (.npz) with data of shape {data.shape} and {len(bands)} bands: (B, H, W)?")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already. Give another name, or overwrite=True (--overwrite).")
+    refuse_existing(path, overwrite)
     keys: dict[str, Any] = {
         "data": data,
         "names": np.array([b.name for b in bands]),

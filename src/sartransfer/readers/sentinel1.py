@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sartransfer.errors import InputError, UnitError, one_of
+from sartransfer.errors import InputError, one_of
 from sartransfer.radar.calibration import QUANTITIES, calibrate
-from sartransfer.radar.units import UNKNOWN, parse_unit
+from sartransfer.radar.units import parse_unit
 from sartransfer.readers.sentinel1_annotation import (
     Sentinel1Layer,
     Sentinel1Product,
     read_sentinel1_annotation,
 )
 from sartransfer.readers.sentinel1_files import find_file, open_product_files
-from sartransfer.scene import Band, GeoReference, Scene, Window
+from sartransfer.scene import Band, GeoReference, Scene, Window, choose_bands
 
 ANGLE = "incidence_angle_deg"
 CACHE_MB = 128  # of GDAL; it would take 5 % of the machine's memory
@@ -73,7 +73,7 @@ def open_sentinel1(
             kinds.append((kind, number))
     own.append(Band(ANGLE, parse_unit(ANGLE)))
     kinds.append((ANGLE, 0))
-    chosen = _choose(product.id, own, bands)
+    chosen = choose_bands(product.id, own, bands)
     return Scene(
         id=product.id,
         bands=tuple(own[i] for i in chosen),
@@ -259,19 +259,6 @@ def _control_points(product: Sentinel1Product) -> GeoReference:
         for j, pixel in enumerate(grid.pixels)
     )
     return GeoReference("EPSG:4326", None, points)
-
-
-def _choose(name: str, own: list[Band], bands: tuple[Band, ...]) -> list[int]:
-    names = [b.name for b in own]
-    chosen = []
-    for band in bands:
-        if band.name not in names:
-            raise InputError(f"{name}: {one_of('band', band.name, names)}")
-        mine = own[names.index(band.name)]
-        if band.unit not in (UNKNOWN, mine.unit):
-            raise UnitError(f"{name}: band {band.name!r} is {mine.unit}, not {band.unit}. Correct `bands`.")
-        chosen.append(names.index(band.name))
-    return chosen or list(range(len(own)))
 
 
 def _check_quantity(quantity: str) -> None:

@@ -3,9 +3,9 @@
 Source: Sentinel-1 Product Specification, S1-RS-MDA-52-7441; Sentinel-1 Product Definition, S1-RS-MDA-52-7440.
 """
 
-import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -23,7 +23,10 @@ from sartransfer.readers.sentinel1_files import (
     open_product_files,
     polarizations,
 )
-from sartransfer.readers.xml import parse_xml
+from sartransfer.readers.xml import parse_xml, read_number, read_text
+
+_text = partial(read_text, kind="a Sentinel-1 annotation")
+_number = partial(read_number, kind="a Sentinel-1 annotation")
 
 MODES = ("EW", "IW")
 SPEED_OF_LIGHT = 299792458.0
@@ -322,21 +325,3 @@ def _numbers(element: Element, where: str, path: str) -> NDArray[np.float64]:
         return np.array(text.split(), dtype=np.float64)
     except ValueError as error:
         raise InputError(f"{where}: {path} holds something that is no number.") from error
-
-
-def _text(element: Element, where: str, path: str) -> str:
-    text = (element.findtext(path) or "").strip()
-    if not text:
-        raise InputError(f"{where} does not say {path}. Is it whole, and a Sentinel-1 annotation?")
-    return text
-
-
-def _number(element: Element, where: str, path: str) -> float:
-    text = _text(element, where, path)
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{where}: {path} is {text!r}, which is no number.")
-    return value

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sartransfer.errors import InputError, UnitError, one_of
+from sartransfer.errors import InputError
 from sartransfer.geotiff import GeoTiffSource, open_geotiff
 from sartransfer.radar.incidence import IncidenceAngle, incidence_angle
-from sartransfer.radar.units import UNKNOWN, parse_unit
+from sartransfer.radar.units import parse_unit
 from sartransfer.readers.terrasarx_annotation import (
     Corner,
     TerraSarXProduct,
@@ -26,7 +26,7 @@ from sartransfer.readers.terrasarx_annotation import (
     is_annotation,
     read_terrasarx_annotation,
 )
-from sartransfer.scene import Band, GeoReference, Scene, Window
+from sartransfer.scene import Band, GeoReference, Scene, Window, choose_bands
 
 ANGLE = "incidence_angle_deg"
 
@@ -70,7 +70,7 @@ def open_terrasarx(path: Path, bands: tuple[Band, ...] = ()) -> Scene:
                 f"{product.rows} x {product.columns} as its annotation says. Is it whole?"
             )
     place = images[0].georeference
-    chosen = _choose(product.path, own, bands)
+    chosen = choose_bands(product.path, own, bands)
     return Scene(
         id=product.path.stem,
         bands=tuple(own[i] for i in chosen),
@@ -145,16 +145,3 @@ def _corner_points(product: TerraSarXProduct) -> GeoReference:
         if p.row is not None and p.column is not None
     )
     return GeoReference("EPSG:4326", None, points)
-
-
-def _choose(path: Path, own: list[Band], bands: tuple[Band, ...]) -> list[int]:
-    names = [b.name for b in own]
-    chosen = []
-    for band in bands:
-        if band.name not in names:
-            raise InputError(f"{path}: {one_of('band', band.name, names)}")
-        mine = own[names.index(band.name)]
-        if band.unit not in (UNKNOWN, mine.unit):
-            raise UnitError(f"{path}: band {band.name!r} is {mine.unit}, not {band.unit}. Correct `bands`.")
-        chosen.append(names.index(band.name))
-    return chosen or list(range(len(own)))

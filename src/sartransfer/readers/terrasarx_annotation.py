@@ -3,15 +3,18 @@
 Source: TerraSAR-X Level 1b Product Format Specification, DLR TX-GS-DD-3307.
 """
 
-import math
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from sartransfer.errors import InputError, one_of
-from sartransfer.readers.xml import read_xml
+from sartransfer.readers.xml import read_number, read_text, read_xml
 from sartransfer.scene import POLARIZATIONS
+
+_text = partial(read_text, kind="a TerraSAR-X L1B annotation")
+_number = partial(read_number, kind="a TerraSAR-X L1B annotation")
 
 DETECTED = ("MGD", "GEC", "EEC")
 ROOT = "level1Product"
@@ -180,21 +183,3 @@ def _corner(point: Element, where: str) -> Corner:
         _number(point, where, "lon"),
         angle,
     )
-
-
-def _text(element: Element, where: str, path: str) -> str:
-    text = (element.findtext(path) or "").strip()
-    if not text:
-        raise InputError(f"{where} does not say {path}. Is it whole, and a TerraSAR-X L1B annotation?")
-    return text
-
-
-def _number(element: Element, where: str, path: str) -> float:
-    text = _text(element, where, path)
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{where}: {path} is {text!r}, which is no number.")
-    return value

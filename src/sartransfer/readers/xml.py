@@ -1,5 +1,6 @@
 """XML of products, read so that a hostile file can do no harm."""
 
+import math
 from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -69,3 +70,23 @@ def parse_xml(data: bytes, name: str) -> Element:
 
 def _named(tag: str) -> str:
     return "{" + tag if "}" in tag else tag
+
+
+def read_text(element: Element, where: str, path: str, *, kind: str) -> str:
+    """Return the text at `path`; raises `InputError` where there is none (`where`: the file, `kind`: what it is)."""
+    text = (element.findtext(path) or "").strip()
+    if not text:
+        raise InputError(f"{where} does not say {path}. Is it whole, and {kind}?")
+    return text
+
+
+def read_number(element: Element, where: str, path: str, *, kind: str) -> float:
+    """Return the finite number at `path`; raises `InputError` as `read_text`, and for anything else."""
+    text = read_text(element, where, path, kind=kind)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{where}: {path} is {text!r}, which is no number.")
+    return value
