@@ -1,0 +1,81 @@
+"""Which scenes are to be mapped, and what their maps are called."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sartransfer.catalog import Entry, read_catalog
+from sartransfer.errors import InputError
+from sartransfer.readers.opening import DETECTORS, ENDINGS
+from sartransfer.scene import format_bands
+
+LISTS = (".txt", ".csv", ".geojson", ".json")
+
+
+@dataclass(frozen=True, slots=True)
+class SceneOrder:
+    """One scene to map."""
+
+    name: str
+    """Of the map: ``NAME.tif``."""
+    scene: str
+    """Its file, or its files as ``before.tif|after.tif``; absolute, since workers stand elsewhere."""
+    bands: str | None = None
+    """What the bands are, where the files do not say (`scene.parse_bands`)."""
+
+
+def read_scenes(path: str | Path, bands: str | None = None) -> tuple[SceneOrder, ...]:
+    """Read a list of scenes: a text file with a scene a line (``#`` begins a remark), or a catalog.
+
+    Paths are relative to the list's folder. `bands` holds for all scenes of which a catalog does not say it.
+
+    Raises `InputError` for a list that is missing, empty, or has two scenes of one name; `CatalogError`.
+    """
+    path = Path(path)
+    if path.suffix in (".csv", ".geojson", ".json"):
+        orders = [_of_entry(entry, bands) for entry in read_catalog(path).entries]
+    else:
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read as a list of scenes: {error}.") from error
+        words = [w for w in (line.partition("#")[0].strip() for line in lines) if w]
+        orders = []
+        for line in words:
+            orders.append(order_of(line, bands, path.absolute().parent))
+    if not orders:
+        raise InputError(f"{path} names no scene: write one a line.")
+    check_names(orders)
+    return tuple(orders)
+
+
+def check_names(orders: Sequence[SceneOrder]) -> None:
+    """Raise `InputError` where two scenes would be mapped into one file."""
+    names = [order.name for order in orders]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise InputError(
+            f"two scenes would be mapped as {twice[0]}.tif. Give them ids of their own, in a catalog."
+        )
+
+
+def order_of(scene: str, bands: str | None = None, base: Path | None = None) -> SceneOrder:
+    """Return the order for a scene as people write it; paths are relative to `base`, or to where we are."""
+    files = [(base or Path.cwd()) / part.strip() for part in scene.split("|")]
+    return SceneOrder(_name(files[-1].stem), "|".join(map(str, files)), bands)
+
+
+def _of_entry(entry: Entry, bands: str | None) -> SceneOrder:
+    for asset in entry.assets:
+        if asset.reader not in (None, ENDINGS.get(asset.path.suffix.lower()), *DETECTORS):
+            raise InputError(
+                f"entry {entry.id!r}: {asset.path} is to be read by {asset.reader!r}, which its ending does not "
+                "say. Maps of many scenes are made of files that are known by their ending or content."
+            )
+    files = "|".join(str(asset.path.absolute()) for asset in entry.assets)
+    said = "|".join(format_bands(asset.bands) if asset.bands else "" for asset in entry.assets)
+    return SceneOrder(_name(entry.id), files, said if said.strip("|") else bands)
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[^\w.+=@-]", "_", text).lstrip(".") or "scene"
