@@ -49,6 +49,18 @@ def test_the_sea_ice_networks_head_is_torchvisions_deeplab_head_by_name_of_opera
     torch.testing.assert_close(model.decoder(x), peer(x))
 
 
+@pytest.mark.parametrize("enlarge", [1.5, 2])
+def test_small_chips_are_enlarged_before_the_trunk(enlarge):
+    model = build_model("resnet18", 1, 3, enlarge=enlarge).eval()
+    plain = build_model("resnet18", 1, 3).eval()
+    plain.load_state_dict(model.state_dict())
+    chips = torch.randn(2, 1, 40, 36)
+    larger = torch.nn.functional.interpolate(chips, scale_factor=float(enlarge), mode="bilinear")
+    torch.testing.assert_close(model(chips), plain(larger))
+    with pytest.raises(RecipeError, match=r"enlarge=0\.5 is not allowed"):
+        build_model("resnet18", 1, 3, enlarge=0.5)
+
+
 def test_the_encoder_is_torchvisions_resnet18():
     peer = _settle(torchvision.models.resnet18(weights=None, num_classes=4))
     model = build_model("resnet18", 3, 4).eval()

@@ -13,7 +13,7 @@ from sartransfer.contract import InputBand, InputContract
 from sartransfer.errors import InputError, RecipeError, WeightsError
 from sartransfer.models import build_model, freeze, load_initialization, read_checkpoint, write_checkpoint
 from sartransfer.models.channels import adapt_first_layer
-from sartransfer.models.lora import LoraLinear, add_lora, is_lora, merge_lora
+from sartransfer.models.lora import LoraLinear, add_lora, is_lora, merge_lora, without_lora
 from sartransfer.models.prithvi import WAYS, PrithviSegmenter, band_settings, layer_of
 from sartransfer.models.prithvi_decoders import NeckHead, PyramidUNet
 from sartransfer.models.prithvi_encoder import PrithviEncoder, position_embedding
@@ -476,9 +476,9 @@ def test_the_hub_is_asked_for_the_published_file(tmp_path, monkeypatch):
     assert prithvi_weights(repository).source == weights.source
     assert prithvi_weights("huggingface:a/b/c.pt").source == "huggingface:a/b/c.pt"
     assert asked == [
-        {"repo_id": repository, "filename": file},
-        {"repo_id": repository, "filename": file},
-        {"repo_id": "a/b", "filename": "c.pt"},
+        {"repo_id": repository, "filename": file, "revision": None},
+        {"repo_id": repository, "filename": file, "revision": None},
+        {"repo_id": "a/b", "filename": "c.pt", "revision": None},
     ]
     assert isinstance(weights, Weights)
     assert len(weights.sha256) == 64
@@ -756,3 +756,16 @@ def test_the_pyramid_decoder_is_terratorchs(terratorch):
         assert decoder(neck(features)).shape == (1, 8, 16, 24)
         ended = decoder.decoder([torch.zeros(1, 1, 32, 48), *neck(features)])
         torch.testing.assert_close(own(features), ended)
+
+
+def test_low_rank_additions_are_merged_in_what_is_exported():
+    model = build_model("vit", 2, 2, width=32, depth=2, heads=2, patch=8, neck_channels=8, head_channels=8)
+    assert without_lora(model) is model
+    add_lora(model.encoder, rank=2)
+    _stir(model)
+    plain = without_lora(model.eval())
+    assert not any(is_lora(n) for n in plain.state_dict())
+    assert any(is_lora(n) for n in model.state_dict())
+    x = torch.randn(1, 2, 32, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(x), model(x), rtol=1e-5, atol=1e-5)

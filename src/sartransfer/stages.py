@@ -1,6 +1,6 @@
 """Resolve an initialization: find or train each link of it, hand over its tensors, and train a run from it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,28 @@ import torch
 from pydantic import BaseModel
 
 from sartransfer import __version__
-from sartransfer.data.resolve import TrainingData, open_catalog, open_training_data
+from sartransfer.catalog import Catalog
+from sartransfer.data.resolve import TrainingData, open_catalog, open_training_data, same_scenes
+from sartransfer.data.unlabelled import open_unlabelled, open_unlabelled_data, refuse_seen_tests
 from sartransfer.errors import RecipeError, WeightsError
 from sartransfer.models import Network, build_model
 from sartransfer.models.checkpoint import read_checkpoint
 from sartransfer.models.initialize import InitializationReport, load_initialization
+from sartransfer.models.lora import is_lora, merge_lora
+from sartransfer.models.masked import MaskedAutoencoder, check_form, pretraining_report
+from sartransfer.models.pretrained import is_pretrained, read_pretrained
+from sartransfer.models.prithvi import PrithviSegmenter
+from sartransfer.models.prithvi_weights import hub_weights, load_prithvi
 from sartransfer.models.weights import Weights, library_weights, read_weights
 from sartransfer.predict import choose_precision
+from sartransfer.pretrain import pretrain
 from sartransfer.recipe import (
     DataRecipe,
     FileStart,
+    HubStart,
     Initialization,
     LibraryStart,
+    MaskedRecipe,
     ModelRecipe,
     PrimaryRecipe,
     RandomStart,
@@ -51,6 +61,8 @@ class Job:
     primary: PrimaryRecipe
     seed: int
     fraction: float = 1.0
+    masked: MaskedRecipe | None = None
+    """For a stage that reconstructs images."""
 
     def identity(self, data_hash: str, stages_hash: str = "") -> str:
         """Hash of all that the result depends on; where files lie does not enter, their content does.
@@ -64,17 +76,28 @@ class Job:
 
         asked = {
             "task": self.task,
-            "data": given(self.data, "root", "catalog"),
+            "data": without_places(given(self.data, "root", "catalog", "cache")),
             "model": given(self.model),
             "start": {**without_places(given(self.start, "training")), "from": self.start.from_},
-            "training": given(self.training, "workers"),
+            "training": given(self.training, "workers", "devices"),
             "primary": given(self.primary),
             "seed": self.seed,
             "fraction": self.fraction,
             "content": data_hash,
             "stages": stages_hash,
         }
+        if self.masked is not None:
+            asked["masked"] = given(self.masked)
         return digest(asked)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the network is built with: its own options, and the low-rank additions that training asks for."""
+        if self.training.lora is None:
+            return self.model.options
+        if "lora" in self.model.options:
+            raise RecipeError("lora stands in model.options and in training: say it once, in training.lora.")
+        return {**self.model.options, "lora": self.training.lora.model_dump(mode="json")}
 
 
 def train_job(
@@ -112,12 +135,13 @@ def train_job(
     folder.start(identity, recipe_yaml, facts)
     classes = data.catalog.classes
     torch.manual_seed(job.seed)
-    model = build_model(job.model.name, len(data.contract.bands), len(classes), **job.model.options)
+    model = build_model(job.model.name, len(data.contract.bands), len(classes), **job.options)
     if model.task != job.task:
         raise RecipeError(
             f"model {job.model.name!r} is made to {model.task}, the recipe's task is {job.task!r}."
         )
-    report = initialize(model, job.start, stages_folder, device=device, notify=notify)
+    frozen = frozen_parts(model, job.training.freeze)
+    report = initialize(model, job.start, stages_folder, device=device, notify=notify, freeze=frozen)
     write_json(folder.path / "initialization.json", report.to_json())
     metadata = {
         "sartransfer": __version__,
@@ -125,7 +149,7 @@ def train_job(
             "name": job.model.name,
             "in_channels": len(data.contract.bands),
             "num_classes": len(classes),
-            "options": job.model.options,
+            "options": job.options,
         },
         "task": job.task,
         "classes": list(classes),
@@ -163,11 +187,12 @@ def initialize(
     *,
     device: str,
     notify: Notify | None = None,
+    freeze: Sequence[str] = (),
 ) -> InitializationReport:
     """Bring `model` to its start; chains are trained (or found) in `stages_folder` first.
 
-    `model` carries its random start already, from a seed that the caller has set. Raises `WeightsError` for
-    weights that do not fit or lack what is expected.
+    `model` carries its random start already, from a seed that the caller has set. What `freeze` names is frozen beside
+    what the start itself freezes. Raises `WeightsError` for weights that do not fit or lack what is expected.
     """
     links: tuple[InitializationReport, ...] = ()
     weights: Weights | None
@@ -178,6 +203,8 @@ def initialize(
             weights = library_weights(start.from_, start.name, str(model.built["name"]))
         case FileStart():
             weights = read_weights(Path(start.path))
+        case HubStart():
+            weights = hub_weights(start.name, start.revision)
         case RunStart():
             weights = run_weights(Path(start.path), start.which)
         case StagesStart():
@@ -187,16 +214,117 @@ def initialize(
             torch.set_rng_state(state)
             weights = run_weights(folder.path, start.stages[-1].training.weights)
             weights = replace(weights, source="stages: " + " -> ".join(s.name for s in start.stages))
-    report = load_initialization(
-        model,
-        weights,
-        source="random" if weights is None else weights.source,
-        first_layer=start.first_layer,
-        select=start.select,
-        allow_missing=start.allow_missing,
-        freeze=start.freeze,
-    )
+    settings: dict[str, Any] = {
+        "source": "random" if weights is None else weights.source,
+        "first_layer": start.first_layer,
+        "select": start.select,
+        "allow_missing": start.allow_missing,
+        "freeze": [*start.freeze, *freeze],
+    }
+    if isinstance(model, PrithviSegmenter):
+        report = load_prithvi(model, weights, **settings)
+    else:
+        report = load_initialization(model, weights, **settings)
     return report.with_links(links) if links else report
+
+
+def frozen_parts(model: Network, freeze: str | int) -> list[str]:
+    """Return what `training.freeze` names of a network: its encoder, or its patch embedding and first blocks.
+
+    Raises:
+        RecipeError: a number for a network without blocks, or more blocks than there are.
+    """
+    if freeze == "encoder":
+        return ["encoder"]
+    if not freeze:
+        return []
+    if not isinstance(model, PrithviSegmenter) or int(freeze) > model.encoder.depth:
+        blocks = model.encoder.depth if isinstance(model, PrithviSegmenter) else 0
+        raise RecipeError(
+            f"training.freeze={freeze}: the encoder of {model.built.get('name')!r} has {blocks} numbered blocks. Take "
+            "fewer, `encoder` for all of it, or name its parts in the start's `freeze`."
+        )
+    return ["encoder.patch_embed", "encoder.cls_token", *(f"encoder.blocks.{i}" for i in range(int(freeze)))]
+
+
+def pretrain_job(
+    job: Job,
+    folder: RunFolder,
+    catalog: Catalog,
+    *,
+    identity: str,
+    stages_folder: Path,
+    device: str,
+    recipe_yaml: str,
+    notify: Notify | None = None,
+) -> InitializationReport:
+    """Pretrain one network by masked autoencoding into `folder`; see `train_job` for the arguments.
+
+    Args:
+        catalog: from `open_unlabelled`.
+
+    Raises:
+        WeightsError: a network that is not of Prithvi's form, or weights that do not fit it.
+    """
+    data = open_unlabelled_data(catalog, job.data)
+    precision = choose_precision(job.training.precision, device)
+    facts = {"environment": environment(device, precision), "seed": job.seed, "weights": job.training.weights}
+    folder.start(identity, recipe_yaml, facts)
+    torch.manual_seed(job.seed)
+    bands, masked = len(data.contract.bands), job.masked or MaskedRecipe()
+    # The class layer takes no part; two classes are the fewest that a network can have.
+    network = check_form(build_model(job.model.name, bands, 2, **job.options), job.model.name)
+    whole = initialize(network, job.start, stages_folder, device=device, notify=notify)
+    model = MaskedAutoencoder(
+        network, width=masked.width, depth=masked.depth, heads=masked.heads, normalize=masked.normalize
+    )
+    report = pretraining_report(model, whole)
+    write_json(folder.path / "initialization.json", report.to_json())
+    metadata = {
+        "model": network.built,
+        "task": job.task,
+        "contract": data.contract.to_json(),
+        "masked": masked.model_dump(mode="json"),
+        "initialization": report.to_json(),
+        "identity": identity,
+        "seed": job.seed,
+        "recipe": recipe_yaml,
+        "environment": facts["environment"],
+        "source": catalog.source,
+        "images": len(data.train),
+    }
+    done = pretrain(
+        folder.path, model, data, job.training, masked, patch=job.data.patch, seed=job.seed, device=device,
+        precision=precision, metadata=metadata,
+        progress=None if notify is None else (lambda epoch, of, row: notify(job.name, epoch, of, row)),
+    )  # fmt: skip
+    seconds = sum(row["seconds"] or 0.0 for row in done.curves)
+    folder.finish({"epochs": done.epochs, "best_epoch": done.best_epoch, "seconds": round(seconds, 1)})
+    return report
+
+
+def refuse_leaking_stages(start: Initialization, target: Catalog, data: DataRecipe) -> None:
+    """Raise `LeakageError` where a stage without labels is pretrained on scenes of the target's test sets.
+
+    Args:
+        start: of any kind; only chains have stages. target: the comparison's catalog. data: its recipe.
+    """
+    if not isinstance(start, StagesStart):
+        return
+    refuse_leaking_stages(start.stages[0].start, target, data)
+    for stage in start.stages:
+        if stage.task != "reconstruct":
+            continue
+        own = stage.data
+        same = own.dataset == data.dataset if own.dataset else own.catalog == data.catalog
+        seen = open_unlabelled(own)
+        refuse_seen_tests(seen, target, stage=stage.name, same_catalog=same, same_scenes=same_scenes(data))
+
+
+def _catalog_of(stage: StageRecipe, *, check: bool = True) -> Catalog:
+    if stage.task == "reconstruct":
+        return open_unlabelled(stage.data)
+    return open_catalog(stage.data, check=check)
 
 
 def train_stages(
@@ -211,7 +339,7 @@ def train_stages(
     before: RunFolder | None = None
     chain = content_of(start.stages[0].start)
     for number, stage in enumerate(start.stages):
-        catalog = open_catalog(stage.data)
+        catalog = _catalog_of(stage)
         job = stage_job(stage, start, before, number)
         # Where the stage before lies is a path; what it is, is already in `chain`. How its first layer meets
         # the bands may be the chain's word, which enters where it is not the default.
@@ -223,19 +351,17 @@ def train_stages(
         if folder.status(identity) == "finished":
             reports.append(InitializationReport.from_json(read_json(folder.path / "initialization.json")))
         else:
-            data = open_training_data(catalog, stage.data)
-            reports.append(
-                train_job(
-                    job,
-                    folder,
-                    data,
-                    identity=identity,
-                    stages_folder=stages_folder,
-                    device=device,
-                    recipe_yaml=stage.model_dump_json(indent=1, by_alias=True),
-                    notify=notify,
-                )
-            )
+            words: dict[str, Any] = {
+                "identity": identity,
+                "stages_folder": stages_folder,
+                "device": device,
+                "recipe_yaml": stage.model_dump_json(indent=1, by_alias=True),
+                "notify": notify,
+            }
+            if stage.task == "reconstruct":
+                reports.append(pretrain_job(job, folder, catalog, **words))
+            else:
+                reports.append(train_job(job, folder, open_training_data(catalog, stage.data), **words))
         before, chain = folder, identity
     assert before is not None  # a chain has at least one stage: the recipe says so
     return before, tuple(reports)
@@ -266,9 +392,11 @@ def stage_job(stage: StageRecipe, chain: StagesStart, before: RunFolder | None, 
             }
         )
     primary = PrimaryRecipe.model_validate({"metric": "iou_macro" if stage.task == "segment" else "accuracy"})
+    masked = stage.masked if stage.task == "reconstruct" else None
     return Job(
-        f"stage {stage.name}", stage.task, stage.data, model, start, stage.training, primary, stage.seed
-    )
+        f"stage {stage.name}", stage.task, stage.data, model, start, stage.training, primary, stage.seed,
+        masked=masked,
+    )  # fmt: skip
 
 
 def content_of(start: Initialization) -> str:
@@ -276,7 +404,7 @@ def content_of(start: Initialization) -> str:
     if isinstance(start, StagesStart):
         files = content_of(start.stages[0].start)
         return digest(
-            [fingerprint(open_catalog(stage.data, check=False)) for stage in start.stages]
+            [fingerprint(_catalog_of(stage, check=False)) for stage in start.stages]
             + ([files] if files else [])
         )
     if isinstance(start, FileStart):
@@ -290,7 +418,17 @@ def content_of(start: Initialization) -> str:
 
 
 def run_weights(path: Path, which: str) -> Weights:
-    """Return the tensors of an earlier run, with the channels they were made for."""
+    """Return the tensors of an earlier run or pretraining, with the channels they were made for.
+
+    Low-rank additions are added to the weights that they adapt: whoever takes the tensors need not know of them.
+    """
+    if is_pretrained(path, which):
+        weights, values = read_pretrained(path, which)
+        return replace(weights, source=f"pretraining {path.name} ({which}, epoch {values.get('epoch')})")
     checkpoint = read_checkpoint(path, which=which)
     weights = read_weights(checkpoint.path)
-    return replace(weights, source=f"run {path.name} ({which}, epoch {checkpoint.metadata.get('epoch')})")
+    source = f"run {path.name} ({which}, epoch {checkpoint.metadata.get('epoch')})"
+    if any(is_lora(name) for name in weights.tensors):
+        merge_lora(checkpoint.model)
+        weights, source = replace(weights, tensors=checkpoint.model.state_dict()), f"{source}, LoRA merged"
+    return replace(weights, source=source)

@@ -9,8 +9,14 @@ from sartransfer.errors import RecipeError, one_of
 from sartransfer.models.aspp import build_resnet18_aspp
 from sartransfer.models.libraries import build_smp, build_timm, build_unet_resnet18
 from sartransfer.models.network import Network
-from sartransfer.models.prithvi import build_prithvi_v1_100m, build_prithvi_v2_300m, build_prithvi_v2_600m
+from sartransfer.models.prithvi import (
+    build_prithvi_v1_100m,
+    build_prithvi_v2_300m,
+    build_prithvi_v2_600m,
+    build_vit,
+)
 from sartransfer.models.resnet import build_resnet18
+from sartransfer.models.terratorch_backbones import build_terratorch
 from sartransfer.models.unet import build_unet
 
 MODELS: dict[str, Callable[..., Network]] = {
@@ -21,17 +27,19 @@ MODELS: dict[str, Callable[..., Network]] = {
     "prithvi-v1-100m": build_prithvi_v1_100m,
     "prithvi-v2-300m": build_prithvi_v2_300m,
     "prithvi-v2-600m": build_prithvi_v2_600m,
+    "vit": build_vit,
 }
 """Name -> builder(in_channels, num_classes, **options)."""
 
-PATTERNS = ("smp:ARCHITECTURE:ENCODER", "timm:NAME")
+PATTERNS = ("smp:ARCHITECTURE:ENCODER", "timm:NAME", "terratorch:BACKBONE")
 
 
 def build_model(name: str, in_channels: int, num_classes: int, **options: Any) -> Network:
     """Build a network with random weights; `load_initialization` brings others.
 
     Args:
-        name: a key of `MODELS`, ``smp:ARCHITECTURE:ENCODER`` (e.g. ``smp:Unet:resnet34``) or ``timm:NAME``.
+        name: a key of `MODELS`, ``smp:ARCHITECTURE:ENCODER`` (e.g. ``smp:Unet:resnet34``), ``timm:NAME`` or
+            ``terratorch:BACKBONE``.
         in_channels: number of bands.
         num_classes: number of classes.
         options: what the network's builder takes, e.g. ``aspp_channels``, ``dropout``, ``encoder_depth``.
@@ -53,10 +61,16 @@ def build_model(name: str, in_channels: int, num_classes: int, **options: Any) -
     except TypeError as error:
         raise RecipeError(f"the options of {name!r} must be plain values: {error}") from error
     kind, *rest = name.split(":")
+    if "lora" in plain and "lora" not in _keywords(MODELS.get(name, build_terratorch)):
+        raise RecipeError(
+            f"training.lora adapts the attention of networks of Prithvi's form (prithvi-..., vit); {name!r} is another."
+        )
     if kind == "smp" and len(rest) == 2:
         model: Network = build_smp(rest[0], rest[1], in_channels, num_classes, **plain)
     elif kind == "timm" and len(rest) == 1:
         model = build_timm(rest[0], in_channels, num_classes, **plain)
+    elif kind == "terratorch" and len(rest) == 1:
+        model = build_terratorch(rest[0], in_channels, num_classes, **plain)
     elif name in MODELS:
         _check_options(name, plain)
         model = MODELS[name](in_channels, num_classes, **plain)
@@ -70,7 +84,11 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
     parameters = inspect.signature(MODELS[name]).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
-    allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    allowed = _keywords(MODELS[name])
     for key in options:
         if key not in allowed:
             raise RecipeError(one_of(f"option of {name}", key, allowed))
+
+
+def _keywords(builder: Callable[..., Network]) -> list[str]:
+    return [p.name for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]

@@ -4,6 +4,7 @@ Hu et al. (2022), arXiv:2106.09685. The layer's own weight keeps its name, so th
 it, and `merge_lora` adds the product to it when training is over.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -125,3 +126,15 @@ def merge_lora(module: nn.Module) -> list[str]:
         options = {k: v for k, v in module.built["options"].items() if k != "lora"}
         module.built = {**module.built, "options": options}
     return [name for name, _ in adapted]
+
+
+def without_lora(module: nn.Module) -> nn.Module:
+    """Return a module that answers the same without low-rank additions: itself where it has none, else a merged copy.
+
+    For export: an engine need not compute the additions.
+    """
+    if not any(isinstance(m, LoraLinear) for m in module.modules()):
+        return module
+    merged = copy.deepcopy(module)
+    merge_lora(merged)
+    return merged

@@ -37,6 +37,11 @@ WAYS = ("mean", "select", "pad", "conv1x1", "frames")
 LORA = ("rank", "alpha", "layers", "dropout", "keep")
 
 
+ONE_PASS_PIXELS = 512 * 512
+"""Up to so many pixels an image goes in one pass: twice the 224 px of the pretraining a side, and a little. Beyond it
+the places of patches are ones that no training has seen, and a scene goes by overlapped windows of that size."""
+
+
 class PrithviSegmenter(Segmenter):
     """Prithvi's encoder, a decoder and a class layer: (B, C, H, W) -> logits (B, num_classes, H, W).
 
@@ -67,6 +72,7 @@ class PrithviSegmenter(Segmenter):
             factor=1,
             classifier_names=("segmentation_head.weight", "segmentation_head.bias"),
         )
+        self.one_pass_pixels = ONE_PASS_PIXELS
         self.frames = encoder.frames
         self.slots = tuple(slots) if slots is not None else None
         self.first_channels = len(BANDS) if slots is not None else in_channels // encoder.frames
@@ -97,13 +103,13 @@ class PrithviSegmenter(Segmenter):
         self.check_input(x)
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride))
-        logits: Tensor = self.segmentation_head(self.decoder(self.encoder(self._each_frame(x))))
+        logits: Tensor = self.segmentation_head(self.decoder(self.encoder(self.each_frame(x))))
         if logits.shape[-2:] != x.shape[-2:]:
             logits = F.interpolate(logits, size=x.shape[-2:], mode="bilinear", align_corners=False)
         return logits[..., :height, :width]
 
-    def _each_frame(self, x: Tensor) -> Tensor:
-        """Put every frame's bands into their slots, or through the projection."""
+    def each_frame(self, x: Tensor) -> Tensor:
+        """Return what the encoder takes: every frame's bands in their slots, or through the projection."""
         if self.slots is None and isinstance(self.input_projection, nn.Identity):
             return x
         batch, channels, height, width = x.shape
@@ -247,6 +253,8 @@ def build_prithvi(
     return model
 
 
+build_vit = partial(build_prithvi, width=192, depth=8, heads=6, patch=16)
+"""A transformer of Prithvi's form in a size of one's own: `width`, `depth`, `heads` and `patch` are options."""
 build_prithvi_v1_100m = partial(build_prithvi, width=768, depth=12, heads=12, patch=16)
 """Prithvi-EO-1.0-100M: 86.2 M parameters in the encoder."""
 build_prithvi_v2_300m = partial(build_prithvi, width=1024, depth=24, heads=16, patch=16)

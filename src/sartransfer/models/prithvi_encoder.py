@@ -105,6 +105,44 @@ class PrithviEncoder(nn.Module):
                 nn.init.xavier_uniform_(module.weight.detach().view(self.width, -1))
         nn.init.normal_(self.cls_token, std=0.02)
 
+    def grid(self, x: Tensor) -> tuple[int, int, int]:
+        """Return (frames, rows, columns) of the tokens of an image (B, frames * bands, H, W).
+
+        Raises:
+            InputError: another number of channels, or a size that is no multiple of the patch.
+        """
+        _, channels, height, width = x.shape
+        bands = cast(nn.Conv2d, self.patch_embed[0]).in_channels  # a projection before it may have changed it
+        if channels != self.frames * bands or height % self.patch or width % self.patch:
+            raise InputError(
+                f"the encoder takes (B, {self.frames} frames x {bands} bands, H, W) with H and W multiples of "
+                f"{self.patch}, not {tuple(x.shape)}."
+            )
+        return self.frames, height // self.patch, width // self.patch
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the tokens before the first block, with their places: (B, 1 + frames * rows * columns, width)."""
+        grid, batch = self.grid(x), len(x)
+        patches = self.patch_embed(x.reshape(batch * self.frames, -1, *x.shape[-2:]))
+        places = position_embedding(self.width, grid).to(x.device)
+        t = patches.flatten(2).transpose(1, 2).reshape(batch, -1, self.width) + places[1:]
+        return torch.cat([(self.cls_token + places[:1]).expand(batch, -1, -1), t], dim=1)
+
+    def visible(self, x: Tensor, kept: Tensor) -> Tensor:
+        """Return what all blocks and the norm make of some of an image's tokens alone: (B, 1 + N, width).
+
+        Args:
+            x: (B, frames * bands, H, W).
+            kept: (B, N) numbers of the tokens that are seen, from 0 (the class token, always seen, is not counted).
+        """
+        t = self.embed(x)
+        chosen = t[:, 1:].gather(1, kept[..., None].expand(-1, -1, self.width))
+        t = torch.cat([t[:, :1], chosen], dim=1)
+        for block in self.blocks:
+            t = block(t)
+        seen: Tensor = self.norm(t)
+        return seen
+
     def tokens(self, x: Tensor) -> list[Tensor]:
         """Return the tokens after each of `layers`: (B, 1 + frames * rows * columns, width) each.
 
@@ -116,18 +154,7 @@ class PrithviEncoder(nn.Module):
         Raises:
             InputError: another number of channels, or a size that is no multiple of the patch.
         """
-        batch, channels, height, width = x.shape
-        bands = cast(nn.Conv2d, self.patch_embed[0]).in_channels  # a projection before it may have changed it
-        if channels != self.frames * bands or height % self.patch or width % self.patch:
-            raise InputError(
-                f"the encoder takes (B, {self.frames} frames x {bands} bands, H, W) with H and W multiples of "
-                f"{self.patch}, not {tuple(x.shape)}."
-            )
-        patches = self.patch_embed(x.reshape(batch * self.frames, bands, height, width))
-        grid = (self.frames, *patches.shape[-2:])
-        places = position_embedding(self.width, grid).to(x.device)
-        t = patches.flatten(2).transpose(1, 2).reshape(batch, -1, self.width) + places[1:]
-        t = torch.cat([(self.cls_token + places[:1]).expand(batch, -1, -1), t], dim=1)
+        t = self.embed(x)
         found: dict[int, Tensor] = {}
         for number, block in enumerate(self.blocks[: max(self.layers) + 1]):
             t = block(t)

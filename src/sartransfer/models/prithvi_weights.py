@@ -32,7 +32,7 @@ def prithvi_weights(path_or_repo: str | Path) -> Weights:
 
     Args:
         path_or_repo: a ``.pt``, ``.pth`` or ``.safetensors`` file of any published layout (flat, prefixed with
-            ``encoder.``, or longer); a key of `HUB`; one of its repositories; or ``huggingface:OWNER/NAME/FILE``.
+            ``encoder.``, or longer); or a name that `hub_weights` knows.
 
     Returns:
         All tensors under their own names; the patch embedding without its axis of one frame.
@@ -41,33 +41,39 @@ def prithvi_weights(path_or_repo: str | Path) -> Weights:
         WeightsError: no such file or name, a hub that cannot be reached, or weights that are not Prithvi's. There is
             never a random start instead.
     """
-    word = str(path_or_repo)
-    by_repository = {repository: (repository, file) for repository, file in HUB.values()}
-    entry = HUB.get(word) or by_repository.get(word)
-    if word.startswith("huggingface:"):
-        owner, _, rest = word.removeprefix("huggingface:").partition("/")
-        name, _, file = rest.partition("/")
-        if not (owner and name and file):
-            raise WeightsError(f"{word!r} must be huggingface:OWNER/NAME/FILE.")
-        entry = (f"{owner}/{name}", file)
-    if entry is not None:
-        weights = _hub_weights(*entry)
-    elif Path(word).is_file():
-        weights = read_weights(path_or_repo)
-    else:
-        raise WeightsError(
-            f"{word!r} is neither a file nor the name of Prithvi weights on the hub. Names are: "
-            f"{', '.join(HUB)}, huggingface:OWNER/NAME/FILE.{nearest(word, HUB)}"
-        )
+    here = Path(path_or_repo).is_file()
+    weights = read_weights(path_or_repo) if here else hub_weights(str(path_or_repo))
     return replace(weights, tensors=flat_patches(weights.tensors, weights.source))
 
 
-def _hub_weights(repository: str, file: str) -> Weights:
-    label = f"huggingface:{repository}/{file}"
+def hub_weights(name: str, revision: str | None = None) -> Weights:
+    """Get weights from the Hugging Face hub, or from its cache on this machine.
+
+    Args:
+        name: a key of `HUB`; one of its repositories; or ``huggingface:OWNER/NAME/FILE``.
+        revision: a commit, branch or tag of the repository; None: the newest.
+
+    Raises:
+        WeightsError: no such name, or a hub that cannot be reached. There is never a random start instead.
+    """
+    by_repository = {repository: (repository, file) for repository, file in HUB.values()}
+    entry = HUB.get(name) or by_repository.get(name)
+    if name.startswith("huggingface:"):
+        owner, _, rest = name.removeprefix("huggingface:").partition("/")
+        repository, _, file = rest.partition("/")
+        if not (owner and repository and file):
+            raise WeightsError(f"{name!r} must be huggingface:OWNER/NAME/FILE.")
+        entry = (f"{owner}/{repository}", file)
+    if entry is None:
+        raise WeightsError(
+            f"{name!r} is neither a file nor the name of Prithvi weights on the hub. Names are: "
+            f"{', '.join(HUB)}, huggingface:OWNER/NAME/FILE.{nearest(name, HUB)}"
+        )
+    label = f"huggingface:{'/'.join(entry)}" + (f"@{revision}" if revision else "")
     try:
         from huggingface_hub import hf_hub_download
 
-        path = hf_hub_download(repo_id=repository, filename=file)
+        path = hf_hub_download(repo_id=entry[0], filename=entry[1], revision=revision)
     except Exception as error:  # the hub raises the errors of several libraries
         raise WeightsError(
             f"{label}: the weights could not be fetched ({type(error).__name__}: {str(error)[:200]}). "

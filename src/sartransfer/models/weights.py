@@ -126,7 +126,7 @@ def library_weights(source: str, name: str, model_name: str = "") -> Weights:
     """Get a library's pretrained weights by name, from its hub or from the hub's cache.
 
     Args:
-        source: ``torchvision``, ``timm`` or ``smp``.
+        source: ``torchvision``, ``timm``, ``smp`` or ``terratorch``.
         name: torchvision: ``ResNet18_Weights.IMAGENET1K_V1``; timm: a model with its tag,
             ``resnet18.a1_in1k``; smp: the weights of an encoder, ``imagenet``.
         model_name: for smp, the encoder, or a network's name that ends with it (``smp:Unet:resnet34``).
@@ -178,10 +178,19 @@ def _smp(name: str, model_name: str) -> Weights:
     return Weights(_download(label, lambda: fetch(encoder, weights=name).state_dict()), label)
 
 
+def _terratorch(name: str, model_name: str) -> Weights:
+    from sartransfer.models.terratorch_backbones import registry, terratorch_weights
+
+    registry()  # that it is missing is told as it is, not as a hub out of reach
+    label = f"terratorch:{name}"
+    return Weights(_download(label, lambda: terratorch_weights(name)), label)
+
+
 LIBRARIES: dict[str, Callable[[str, str], Weights]] = {
     "torchvision": _torchvision,
     "timm": _timm,
     "smp": _smp,
+    "terratorch": _terratorch,
 }
 
 

@@ -1,8 +1,9 @@
 """The part of a recipe that says what network training begins from: initializations and chains of stages."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from sartransfer.recipe.data import DataRecipe
 from sartransfer.recipe.strict import Strict
@@ -20,7 +21,8 @@ class Start(Strict):
     """What every initialization has in common."""
 
     first_layer: Literal["repeat", "mean", "select", "conv1x1"] = "repeat"
-    """How a first layer made for other bands meets ours."""
+    """How a first layer made for other bands meets ours; where a recipe names none, networks of Prithvi's form take
+    ``mean`` (`prithvi_starts`)."""
     select: tuple[int, ...] | None = None
     """select: which input channels of the weights become ours, in order."""
     allow_missing: tuple[str, ...] = ()
@@ -43,8 +45,19 @@ class RandomStart(Start):
 class LibraryStart(Start):
     """Published weights by name; the library loads them from its hub."""
 
-    from_: Literal["torchvision", "timm", "smp"] = Field(alias="from")
+    from_: Literal["torchvision", "timm", "smp", "terratorch"] = Field(alias="from")
     name: str
+
+
+class HubStart(Start):
+    """Weights in a repository of the Hugging Face hub, or in its cache on this machine."""
+
+    from_: Literal["hub"] = Field(alias="from")
+    name: str
+    """``prithvi-v1-100m``, ``prithvi-v2-300m``, ``prithvi-v2-600m`` (and their ``-tl`` forms), or
+    ``huggingface:OWNER/NAME/FILE``."""
+    revision: str | None = None
+    """A commit of the repository; None: its newest, so that only a commit makes a run repeatable for good."""
 
 
 class FileStart(Start):
@@ -70,17 +83,40 @@ class StagesStart(Start):
 
 
 Initialization = Annotated[
-    RandomStart | LibraryStart | FileStart | RunStart | StagesStart, Field(discriminator="from_")
+    RandomStart | LibraryStart | FileStart | HubStart | RunStart | StagesStart, Field(discriminator="from_")
 ]
+
+
+class MaskedRecipe(Strict):
+    """Masked autoencoding (He et al. 2022): most patches are hidden, and a light decoder paints them."""
+
+    ratio: float = Field(0.75, gt=0, lt=1)
+    """Share of the tokens that is hidden, of all frames together."""
+    normalize: bool = True
+    """The loss compares with each patch's pixels scaled to mean 0 and standard deviation 1, which learns better."""
+    width: int = Field(128, gt=0)
+    """Channels of a token in the decoder."""
+    depth: int = Field(2, gt=0)
+    """Blocks of the decoder."""
+    heads: int = Field(4, gt=0)
+
+    @model_validator(mode="after")
+    def _shared(self) -> Self:
+        if self.width % 16 or self.width % self.heads:
+            raise ValueError(f"width={self.width} must be a multiple of 16 and of heads={self.heads}")
+        return self
 
 
 class StageRecipe(Strict):
     """One link of a chain: data, head and schedule of its own; the body is kept."""
 
     name: str
-    task: Literal["segment", "classify"]
+    task: Literal["segment", "classify", "reconstruct"]
+    """reconstruct: masked autoencoding on images without labels, for networks of Prithvi's form."""
     data: DataRecipe
     training: TrainingRecipe
+    masked: MaskedRecipe = MaskedRecipe()
+    """For reconstruct."""
     start: Initialization = RandomStart.model_validate({"from": "random"})
     """What the first stage starts from (later ones start from the stage before)."""
     model: ModelRecipe | None = None
@@ -92,5 +128,67 @@ class StageRecipe(Strict):
     def _word(cls, value: Any) -> Any:
         return {"from": value} if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _reconstructs(self) -> Self:
+        if self.task != "reconstruct":
+            if self.masked != MaskedRecipe():
+                raise ValueError(f"`masked` goes with task: reconstruct, not with {self.task}")
+            return self
+        training, plain = self.training, TrainingRecipe()
+        for key in NOT_MASKED:
+            if getattr(training, key) != getattr(plain, key):
+                raise ValueError(f"training.{key} has no place in a stage that reconstructs images")
+        if training.schedule.name == "plateau" or training.monitor == "metric":
+            raise ValueError(
+                "a stage that reconstructs takes schedule constant, one-cycle or cosine, and monitor loss"
+            )
+        if training.weights == "best" and self.data.validation.fraction == 0:
+            raise ValueError("weights: best needs validation; set data.validation.fraction or weights: last")
+        return self
+
+
+NOT_MASKED = (
+    "loss", "loss_options", "class_weights", "sampler", "bootstrap", "min_steps", "accumulate", "average", "freeze",
+    "devices", "lora", "early_stop",
+)  # fmt: skip
+"""Settings of a training that a stage without labels does not know."""
 
 StagesStart.model_rebuild()
+
+
+def has_prithvi_form(model: Any) -> bool:
+    """Say whether a `ModelRecipe`, or the values of one, names a network of Prithvi's form."""
+    name = model.get("name") if isinstance(model, Mapping) else getattr(model, "name", None)
+    return isinstance(name, str) and (name.startswith("prithvi-") or name == "vit")
+
+
+def prithvi_starts(starts: Any, model: Any) -> Any:
+    """Spell out how weights meet the bands where networks of Prithvi's form leave it open: by the mean kernel.
+
+    Written into the values, so that the resolved recipe says it; starts that say it themselves stay as they are.
+
+    Args:
+        starts: values of a recipe's `initializations`. model: of its `model`.
+    """
+    if not isinstance(starts, Mapping):
+        return starts
+    return {name: _met_by_mean(start, model) for name, start in starts.items()}
+
+
+def _met_by_mean(start: Any, model: Any) -> Any:
+    if not isinstance(start, Mapping):
+        return start
+    own = start.get("model") or model
+    stages = start.get("stages")
+    spelled = dict(start)
+    if isinstance(stages, list | tuple):
+        spelled["stages"] = [_stage_met_by_mean(stage, own) for stage in stages]
+    if has_prithvi_form(own) and start.get("from", start.get("from_")) != "random":
+        spelled.setdefault("first_layer", "mean")
+    return spelled
+
+
+def _stage_met_by_mean(stage: Any, model: Any) -> Any:
+    if not isinstance(stage, Mapping) or "start" not in stage:
+        return stage
+    return {**stage, "start": _met_by_mean(stage["start"], stage.get("model") or model)}
