@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sartransfer import mapping, predict, streaming
+from sartransfer import members, predict, streaming
+from sartransfer.cloud import write_cloud_optimized
 from sartransfer.contract import InputBand, InputContract
 from sartransfer.errors import InputError, OutputError, UnitError
 from sartransfer.geotiff import write_geotiff
@@ -21,7 +22,6 @@ from sartransfer.predict import plan_windows, predict_chip, predict_logits, pred
 from sartransfer.radar.units import parse_unit
 from sartransfer.readers import open_scene
 from sartransfer.scene import ArraySource, Band, GeoReference, Scene, parse_bands
-from sartransfer.streaming import write_rows
 
 torch.set_num_threads(1)
 CLASSES = ("land", "water", "ice")
@@ -321,7 +321,7 @@ def test_what_is_there_is_replaced_only_on_request(tmp_path, run, probabilities)
 def test_outputs_that_cannot_be_are_refused_before_anything_is_computed(tmp_path, run, monkeypatch):
     path = write_scene(tmp_path / "scene.tif", decibels(16, 16))
     before = path.read_bytes()
-    monkeypatch.setattr(mapping, "predict_windows", None)  # would fail if it came so far
+    monkeypatch.setattr(members, "predict_classes", None)  # would fail if it came so far
     (tmp_path / "folder.tif").mkdir()
     for name, words in (
         ("scene.tif", "is the scene itself"),
@@ -357,12 +357,12 @@ def test_a_full_disk_leaves_nothing_behind(small_disk, run):
 
 @pytest.mark.parametrize("when", [0, 1])
 def test_a_map_that_cannot_be_written_takes_its_probabilities_with_it(tmp_path, run, monkeypatch, when):
-    def full(path, grown, number, *words):
-        if number == when:
+    def full(path, *words):
+        if path.name == f"{when}.tif":
             raise OutputError("No space left on device")
-        return write_rows(path, grown, number, *words)
+        return write_cloud_optimized(path, *words)
 
-    monkeypatch.setattr(streaming, "write_rows", full)
+    monkeypatch.setattr(streaming, "write_cloud_optimized", full)
     with pytest.raises(OutputError, match="No space"):
         predict_scene(run, in_memory(decibels(16, 16)), tmp_path / "map.tif", probabilities=True)
     assert names_in(tmp_path) == []

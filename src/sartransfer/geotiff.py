@@ -1,10 +1,12 @@
 """GeoTIFF in and out: the one place that touches GDAL, and only for plain local files."""
 
 import contextlib
+import json
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ class GeoTiffSource:
 
         numbers = [i + 1 for i in indices]
         part = RasterWindow(window.col, window.row, window.width, window.height)
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             values: NDArray[np.generic] = file.read(numbers, window=part)
             valid = file.read_masks(numbers, window=part) > 0
             scales = np.array([file.scales[i] for i in indices])
@@ -53,7 +55,7 @@ def open_geotiff(path: str | Path, bands: Sequence[Band] | None = None) -> Scene
         UnitError: the file and `bands` both declare a unit, and not the same one.
     """
     path = Path(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         odd = sorted({d for d in file.dtypes if d not in DTYPES})
         if odd:
             raise InputError(
@@ -64,8 +66,9 @@ def open_geotiff(path: str | Path, bands: Sequence[Band] | None = None) -> Scene
         told = tuple(
             _band(i, text, file.tags(i + 1).get("UNIT", "")) for i, text in enumerate(file.descriptions)
         )
-        georeference = _georeference(file)
+        georeference = read_georeference(file)
         height, width = file.height, file.width
+        tags = file.tags()
     return Scene(
         id=path.stem,
         bands=_merge(path, _distinct(told), tuple(bands or ())),
@@ -73,7 +76,17 @@ def open_geotiff(path: str | Path, bands: Sequence[Band] | None = None) -> Scene
         width=width,
         source=GeoTiffSource(path),
         georeference=georeference,
+        time=_time(tags.get("START", "")),
+        platform=tags.get("PLATFORM") or None,
     )
+
+
+def _time(text: str) -> datetime | None:
+    """Read a time as `prepare` writes it into its scenes; another program's words are no time."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def write_geotiff(
@@ -181,7 +194,8 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """Open a GeoTIFF with rasterio. Raises `InputError` for what is missing, not local, damaged or no TIFF."""
     # GDAL's own file systems (/vsicurl/, /vsizip/) and formats that point elsewhere (VRT) are shut out: the
     # name must be a plain file, is made absolute, and only the TIFF driver may open it.
     try:
@@ -202,7 +216,8 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def _georeference(file: Any) -> GeoReference:
+def read_georeference(file: Any) -> GeoReference:
+    """Return where an open raster lies on Earth: by its transform, or by its control points."""
     points, points_crs = file.gcps
     if points and file.transform.is_identity:
         gcps = tuple((float(p.row), float(p.col), float(p.x), float(p.y), float(p.z or 0.0)) for p in points)
@@ -349,7 +364,7 @@ def _write(
 
 
 def _same(path: Path, image: NDArray[Any]) -> bool:
-    with _opened(path) as file:
+    with opened(path) as file:
         return all(
             np.array_equal(file.read(i + 1), band, equal_nan=band.dtype.kind == "f")
             for i, band in enumerate(image)
@@ -367,6 +382,22 @@ def placement(georeference: GeoReference) -> dict[str, Any]:
         points = [GroundControlPoint(row=r, col=c, x=x, y=y, z=z) for r, c, x, y, z in georeference.gcps]
         return {"crs": georeference.crs, "gcps": points}
     return {}
+
+
+def write_classes_tag(classes: Sequence[str]) -> str:
+    """Return class names for a map's tag: ``0=land,1=water``, or JSON where that is ambiguous."""
+    if any(c in name for name in classes for c in ",={"):
+        return json.dumps(dict(enumerate(classes)), ensure_ascii=False)
+    return ",".join(f"{i}={name}" for i, name in enumerate(classes))
+
+
+def map_classes(file: Any) -> dict[int, str]:
+    """Return class number -> name of an open map, from its tag ``SARTRANSFER_CLASSES``; empty where it has none."""
+    text = file.tags().get("SARTRANSFER_CLASSES", "")
+    if text.startswith("{"):
+        return {int(k): str(v) for k, v in json.loads(text).items()}
+    parts = (part.partition("=") for part in text.split(",") if part)
+    return {int(number): name for number, sign, name in parts if sign and number.isdigit()}
 
 
 def check_outputs(

@@ -1,36 +1,55 @@
-"""A trained network and a scene in, a georeferenced map out."""
+"""A trained network, or several, and a scene in; a georeferenced map out."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sartransfer import __version__
-from sartransfer.errors import InputError, one_of
-from sartransfer.geotiff import check_outputs
+from sartransfer.areas import open_ground
+from sartransfer.attribute_table import attribute_table
+from sartransfer.cloud import Layer
+from sartransfer.engines.kinds import AUTO, EAGER, ENGINES
+from sartransfer.errors import InputError
+from sartransfer.geotiff import check_outputs, write_classes_tag
+from sartransfer.map_layers import COLOURS, NODATA, class_colours, plan_layers, window_values
+from sartransfer.members import (
+    Member,
+    check_members,
+    count_windows,
+    open_members,
+    plan_members,
+    predict_member_classes,
+    predict_members,
+)
 from sartransfer.models.checkpoint import Checkpoint, read_checkpoint
-from sartransfer.predict import plan_scene, predict_windows
+from sartransfer.polygons import PolygonOptions, check_extra, class_areas, write_polygons
 from sartransfer.readers import open_files
 from sartransfer.runs import chosen_weights
-from sartransfer.scene import Band, Reading, Scene, format_bands
-from sartransfer.streaming import GrowingMap, Layer
+from sartransfer.scene import Band, Reading, Scene, Window, format_bands
+from sartransfer.stac import MapFacts, make_item, scene_time
+from sartransfer.streaming import GrowingMap, earlier_task
 from sartransfer.windows import ScenePlan, cut
 
-NODATA = 255
+__all__ = ["COLOURS", "NODATA", "MapResult", "predict_scene"]
+
 SAMPLE = 2048 * 2048  # pixels up to which all of a scene are looked at for what is odd
 SPREAD = 1024 * 1024  # pixels, evenly spread, that are looked at in a larger one
-SHARES = 254  # what a probability of 1 is in eight bits; 255 is nodata
-PROBABILITIES = ("float32", "uint8")
-# Okabe and Ito's colours, told apart with any kind of colour vision.
-COLOURS = (
-    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233),
-    (213, 94, 0), (240, 228, 66), (120, 120, 120),
-)  # fmt: skip
+# What a GeoPackage notes as its time where the scene has none: the same task gives the same bytes.
+UNDATED = datetime(2000, 1, 1, tzinfo=UTC)
+
+Elsewhere = Callable[
+    [Sequence[Layer], Sequence[Member], Container[Window]], Iterator[tuple[Window, list[NDArray[Any]]]]
+]
+"""Layers, networks and windows that are done -> the others, in any order, with what each of the layers gets."""
+
+Networks = str | Path | Checkpoint | Sequence[str | Path | Checkpoint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,43 +63,69 @@ class MapResult:
     warnings: tuple[str, ...]
     entropy: Path | None = None
     plan: ScenePlan | None = None
-    """How the scene went through the network, and the memory that was foreseen."""
+    """How the scene went through the network (of several: the first), and the memory that was foreseen."""
+    spread: Path | None = None
+    polygons: Path | None = None
+    item: Path | None = None
+    """The STAC item."""
+    areas: dict[str, float] | None = None
+    """Square metres of each class on the ellipsoid; None where polygons and STAC item were not asked for."""
+    engine: str = EAGER
+    """What the networks ran in, and how far that is from them on windows of the scene."""
 
 
 def predict_scene(
-    checkpoint: str | Path | Checkpoint,
+    checkpoint: Networks,
     scene: str | Path | Scene,
     out: str | Path,
     *,
     bands: tuple[Band, ...] | str | None = None,
     probabilities: bool | str = False,
     entropy: bool = False,
+    spread: bool = False,
+    polygons: PolygonOptions | None = None,
+    stac: bool | datetime = False,
     overwrite: bool = False,
     views: int | None = None,
     device: str = "cpu",
     memory: int | None = None,
+    engine: str = EAGER,
+    progress: Callable[[int, int], None] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> MapResult:
-    """Map a scene: its class at every pixel as a GeoTIFF, georeferenced as the scene.
+    """Map a scene: its class at every pixel as a cloud-optimized GeoTIFF, georeferenced as the scene.
 
     A large scene is mapped window by window (`predict.plan_scene`), in memory that does not grow with it. What is
     done is kept in a folder beside the map; where the process is killed, the same call goes on from there, and the
     files are the same to the byte. (That needs a checkpoint and a scene from files.)
 
+    Beside the map stands ``<out>.aux.xml``: class names, colours and pixels as GDAL and QGIS read them.
+
     Args:
-        checkpoint: a run folder, a checkpoint's path, or a checkpoint that was read.
+        checkpoint: a run folder, a checkpoint's path, or a checkpoint that was read; several of them are asked
+            together: their mean probabilities decide.
         scene: a file that a reader knows, several files of one scene as ``before.tif|after.tif``, or an open
             scene.
         out: where the map goes (uint8, 255 where the scene has no value; class names and colours inside).
         bands: what the scene's bands are, where the file does not say; as text in the words of
             `scene.parse_bands`, file by file with the same ``|``.
         probabilities: write ``<out>-probabilities.tif`` too, one band a class: True or ``float32`` (NaN without a
-            value), or ``uint8`` (the file's scale of 1/254 applied to 0 to 254; 255 without a value).
+            value), ``float16`` (rounded to it: smaller), or ``uint8`` (the file's scale of 1/254 applied to 0 to 254;
+            255 without a value).
         entropy: write ``<out>-entropy.tif`` too: the entropy of the class probabilities in nats, float32, NaN without
             a value.
+        spread: write ``<out>-spread.tif`` too: what several networks disagree about, in nats
+            (`map_layers.window_values`).
+        polygons: write ``<out>.gpkg`` too (`polygons.write_polygons`; the extra ``gis``).
+        stac: write ``<out>.stac.json`` too; a time is taken where the scene tells none.
         overwrite: replace a map that is there.
         views: flips and turns that are averaged (1, 4, 8); None: as many as the checkpoint was made for.
         device: ``cpu`` or ``cuda``.
-        memory: bytes that prediction may take (`predict.plan_memory`); None: a size of windows that suits most.
+        memory: bytes that prediction may take (`members.plan_members`); None: a size of windows that suits most.
+        engine: what the networks run in: ``eager`` (as they are), ``auto`` (the fastest installed engine that agrees
+            with the network on windows of this scene) or a name; see `predict.open_engine`.
+        progress: called with (windows done, windows in all).
+        elsewhere: computes the windows instead (`archive.predict_by_windows`); None: this process.
 
     Returns:
         `MapResult`; its warnings (values that belie their unit, a scene far from training) are also in the
@@ -90,80 +135,146 @@ def predict_scene(
         InputError, UnitError: a scene that the network cannot take, or without a single valid pixel.
         OutputError: the map exists already or cannot be written; nothing is left then.
     """
-    if not isinstance(checkpoint, Checkpoint):
-        path = Path(checkpoint)
-        checkpoint = read_checkpoint(path, which=chosen_weights(path))
-    if checkpoint.model.task != "segment":
-        raise InputError("this checkpoint classifies whole patches; maps are made by segmentation networks.")
+    networks = read_networks(checkpoint)
+    classes = networks[0].classes
     out = Path(out)
-    kind = "float32" if probabilities is True else probabilities or None
-    if kind is not None and kind not in PROBABILITIES:
-        raise InputError(one_of("probabilities", kind, PROBABILITIES))
-    layers = _layers(out, checkpoint.classes, kind, entropy)
-    files = [] if isinstance(scene, Scene) else [Path(name.strip()) for name in str(scene).split("|")]
-    check_outputs([layer.path for layer in layers], files, overwrite, what="map", lost="the scene itself")
+    layers = plan_layers(out, classes, probabilities=probabilities, entropy=entropy, spread=spread)
+    if spread and len(networks) < 2:
+        raise InputError("spread is what several networks disagree about: name two checkpoints at least.")
+    files = scene_files(scene)
+    paths = map_paths(out, [layer.path for layer in layers], polygons is not None, bool(stac))
+    check_outputs(paths, files, overwrite, what="map", lost="the scene itself")
     if not isinstance(scene, Scene):
         scene = open_files(
             str(scene), bands if isinstance(bands, str) or bands is None else format_bands(bands)
         )
-    checkpoint.contract.check(scene)
-    views = views or checkpoint.views
-    plan = plan_scene(checkpoint.model, scene.height, scene.width, views=views, memory=memory)
-    sample = _sample(checkpoint, scene, plan)
-    warnings = checkpoint.contract.warnings(scene, Reading(sample, np.ones(sample.shape[1:], dtype=bool)))
-    model = checkpoint.model.to(device).eval()
-    task = _task(checkpoint, scene, files, plan, views, device)
-    with GrowingMap(layers, scene.height, scene.width, task) as growing:
-        found = predict_windows(
-            checkpoint, model, scene, device, views, plan=plan, done=growing.done,
-            scratch=growing.folder if growing.resumable else None,
-        )  # fmt: skip
-        for window, logits, valid in found:
-            growing.add(window, _values(logits, valid, kind, entropy))
+    if polygons is not None:
+        check_extra()
+        open_ground(scene.georeference, scene.height, scene.width)
+    taken = scene_time(scene, stac if isinstance(stac, datetime) else None) if stac else None
+    for network in networks:
+        network.contract.check(scene)
+    plans, _ = plan_members(networks, scene.height, scene.width, views=views, memory=memory, engine=engine)
+    plan = plans[0]
+    sample = _sample(networks[0], scene, plan)
+    warnings = networks[0].contract.warnings(scene, Reading(sample, np.ones(sample.shape[1:], dtype=bool)))
+    engines = _earlier_engines(out, len(networks)) if engine == AUTO else [engine]
+    members = open_members(networks, plans, scene, device, views=views, engines=engines)
+    total = count_windows(plan, scene.height, scene.width)
+    with GrowingMap(layers, scene.height, scene.width, map_task(members, scene, files, device)) as growing:
+        scratch = growing.folder if growing.resumable else None
+        if elsewhere is None:
+            found = map_arrays(layers, members, scene, device, growing.done, scratch)
+        else:
+            found = elsewhere(layers, members, growing.done)
+        if progress:
+            progress(len(growing.done), total)
+        for window, arrays in found:
+            growing.add(window, arrays)
+            if progress:
+                progress(len(growing.done), total)
         counts = growing.counts()
-        growing.finish(scene.georeference, _tags(checkpoint, scene, plan, warnings), overwrite=overwrite)
-    paths = {layer.path.stem.removeprefix(out.stem): layer.path for layer in layers}
+        areas: dict[str, float] | None = None
+
+        def accompany(made: Sequence[Path]) -> list[tuple[Path, Path]]:
+            """Write what stands beside the map, in the map's folder of parts."""
+            nonlocal areas
+            folder = made[0].parent
+            pairs = [(folder / "table.aux.xml", map_paths(out, [out], False, False)[1])]
+            text = attribute_table(classes, class_colours(classes), counts[: len(classes)].tolist())
+            pairs[0][0].write_text(text, "utf-8")
+            if polygons is not None:
+                pairs.append((folder / "polygons.gpkg", out.with_suffix(".gpkg")))
+                areas = write_polygons(
+                    made[0], pairs[-1][0], polygons, overwrite=True, written=taken or scene.time or UNDATED
+                ).areas
+            if taken is not None:
+                if areas is None:
+                    areas = _areas(made[0])
+                vector = out.with_suffix(".gpkg") if polygons is not None else None
+                facts = MapFacts(
+                    scene, taken, tuple(layers), classes, vector, tuple(files), tuple(map(_identity, networks)),
+                    plan.describe(), areas,
+                )  # fmt: skip
+                text = json.dumps(make_item(facts, out.parent), indent=2, allow_nan=False)
+                pairs.append((folder / "item.json", out.with_suffix(".stac.json")))
+                pairs[-1][0].write_text(f"{text}\n", "utf-8")
+            return pairs
+
+        tags = _tags(networks, scene, plan, warnings)
+        tags["SARTRANSFER_ENGINE"] = "; ".join(dict.fromkeys(m.engine.describe() for m in members))
+        growing.finish(scene.georeference, tags, overwrite=overwrite, beside=accompany)
+    names = {layer.path.stem.removeprefix(out.stem): layer.path for layer in layers}
     return MapResult(
         out,
-        paths.get("-probabilities"),
-        {name: int(counts[i]) for i, name in enumerate(checkpoint.classes)},
+        names.get("-probabilities"),
+        {name: int(counts[i]) for i, name in enumerate(classes)},
         tuple(warnings),
-        paths.get("-entropy"),
+        names.get("-entropy"),
         plan,
+        names.get("-spread"),
+        out.with_suffix(".gpkg") if polygons is not None else None,
+        out.with_suffix(".stac.json") if taken is not None else None,
+        areas,
+        tags["SARTRANSFER_ENGINE"],
     )
 
 
-def _layers(out: Path, classes: Sequence[str], probabilities: str | None, entropy: bool) -> list[Layer]:
-    """Return the files to write, the classes first."""
-    colours = {i: COLOURS[i % len(COLOURS)] for i in range(len(classes))}
-    layers = [Layer(out, 1, "uint8", NODATA, ("class",), colours)]
-    names = tuple(f"probability_{c}" for c in classes)
-    path = out.with_name(f"{out.stem}-probabilities.tif")
-    if probabilities == "uint8":
-        layers.append(Layer(path, len(names), "uint8", NODATA, names, scale=1 / SHARES))
-    elif probabilities:
-        layers.append(Layer(path, len(names), "float32", float("nan"), names))
-    if entropy:
-        path = out.with_name(f"{out.stem}-entropy.tif")
-        layers.append(Layer(path, 1, "float32", float("nan"), ("entropy_nats",)))
-    return layers
+def read_networks(checkpoint: Networks) -> tuple[Checkpoint, ...]:
+    """Read one checkpoint or several, and check that they can map a scene together."""
+    named = [checkpoint] if isinstance(checkpoint, str | Path | Checkpoint) else list(checkpoint)
+    found = tuple(
+        c if isinstance(c, Checkpoint) else read_checkpoint(Path(c), which=chosen_weights(Path(c)))
+        for c in named
+    )
+    check_members(found)
+    return found
 
 
-def _values(
-    logits: Tensor, valid: NDArray[np.bool_], probabilities: str | None, entropy: bool
-) -> list[NDArray[Any]]:
-    """Return what a window (K, h, w) gives to each of the layers, nodata where it is not valid."""
-    values: list[NDArray[Any]] = [np.where(valid, logits.argmax(0).numpy(), NODATA)[None].astype(np.uint8)]
-    if probabilities:
-        shares = torch.softmax(logits, 0).numpy()
-        if probabilities == "uint8":
-            values.append(np.where(valid, np.rint(shares * SHARES), NODATA).astype(np.uint8))
-        else:
-            values.append(np.where(valid, shares, np.nan).astype(np.float32))
-    if entropy:
-        spread = torch.special.entr(torch.softmax(logits, 0)).sum(0).numpy()
-        values.append(np.where(valid, spread, np.nan)[None].astype(np.float32))
-    return values
+def scene_files(scene: str | Path | Scene) -> list[Path]:
+    """Return the files that a scene is read from; none for an open scene."""
+    return [] if isinstance(scene, Scene) else [Path(name.strip()) for name in str(scene).split("|")]
+
+
+def map_paths(out: Path, layers: Sequence[Path], polygons: bool, stac: bool) -> list[Path]:
+    """Return every file of a map: its layers, the table of classes, polygons and STAC item."""
+    more = [out.with_name(f"{out.name}.aux.xml")]
+    more += [out.with_suffix(".gpkg")] if polygons else []
+    return [layers[0], *more, *layers[1:], *([out.with_suffix(".stac.json")] if stac else [])]
+
+
+def map_arrays(
+    layers: Sequence[Layer],
+    members: Sequence[Member],
+    scene: Scene,
+    device: str,
+    done: Container[Window],
+    scratch: Path | None,
+) -> Iterator[tuple[Window, list[NDArray[Any]]]]:
+    """Yield windows with what each of the layers gets."""
+    if len(members) == len(layers) == 1:
+        for window, labels, valid in predict_member_classes(
+            members[0], scene, device, done=done, scratch=scratch
+        ):
+            yield window, [np.where(valid, labels, NODATA)[None].astype(np.uint8)]
+        return
+    for window, logits, valid in predict_members(members, scene, device, done=done, scratch=scratch):
+        yield window, window_values(layers, logits, valid)
+
+
+def _earlier_engines(out: Path, networks: int) -> list[str]:
+    """Return the engines that an earlier, stopped call for this map chose: with others it could not be gone on with."""
+    found = earlier_task(out).get("engines")
+    known = isinstance(found, list) and len(found) == networks and set(found) <= {EAGER, *ENGINES}
+    return found if known and isinstance(found, list) else [AUTO]
+
+
+def _areas(path: Path) -> dict[str, float] | None:
+    """Return the areas of a map's classes; None where they cannot be known (no place, no pyproj)."""
+    try:
+        return {name: area for name, (_, area) in class_areas(path).items()}
+    except InputError:
+        return None
 
 
 def _sample(checkpoint: Checkpoint, scene: Scene, plan: ScenePlan) -> NDArray[np.float32]:
@@ -183,34 +294,45 @@ def _sample(checkpoint: Checkpoint, scene: Scene, plan: ScenePlan) -> NDArray[np
     return np.concatenate(found, axis=1)[:, None]
 
 
-def _task(
-    checkpoint: Checkpoint, scene: Scene, files: Sequence[Path], plan: ScenePlan, views: int, device: str
+def map_task(
+    members: Sequence[Member], scene: Scene, files: Sequence[Path], device: str
 ) -> dict[str, Any] | None:
     """Return all that a map depends on, so that a killed one is gone on with; None where that is not known."""
-    tensors = checkpoint.metadata.get("sha256")
-    if not files or tensors is None:
+    tensors = [member.checkpoint.metadata.get("sha256") for member in members]
+    if not files or None in tensors:
         return None
     parts = [p for file in files for p in (sorted(file.rglob("*")) if file.is_dir() else [file])]
     return {
         "version": __version__,
         "torch": torch.__version__,
         "tensors": tensors,
-        "contract": checkpoint.contract.to_json(),
+        "contracts": [member.checkpoint.contract.to_json() for member in members],
         "scene": [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in parts if p.is_file()],
         "bands": [repr(band) for band in scene.bands],
-        "plan": plan.to_json(),
-        "views": views,
+        "plans": [member.plan.to_json() for member in members],
+        "views": [member.views for member in members],
+        "engines": [member.engine.engine for member in members],
         "device": device,
-        "classes": list(checkpoint.classes),
+        "classes": list(members[0].checkpoint.classes),
     }
 
 
-def _tags(checkpoint: Checkpoint, scene: Scene, plan: ScenePlan, warnings: Sequence[str]) -> dict[str, str]:
+def checkpoint_tag(networks: Sequence[Checkpoint]) -> str:
+    """Return which networks made a map, for its tag ``SARTRANSFER_CHECKPOINT``."""
+    return "; ".join(map(_identity, networks))
+
+
+def _identity(checkpoint: Checkpoint) -> str:
+    return f"{checkpoint.metadata.get('identity', '')} epoch {checkpoint.metadata.get('epoch', '')}"
+
+
+def _tags(
+    networks: Sequence[Checkpoint], scene: Scene, plan: ScenePlan, warnings: Sequence[str]
+) -> dict[str, str]:
     return {
         "SARTRANSFER_VERSION": __version__,
-        "SARTRANSFER_CLASSES": ",".join(f"{i}={c}" for i, c in enumerate(checkpoint.classes)),
-        "SARTRANSFER_CHECKPOINT": f"{checkpoint.metadata.get('identity', '')}"
-        f" epoch {checkpoint.metadata.get('epoch', '')}",
+        "SARTRANSFER_CLASSES": write_classes_tag(networks[0].classes),
+        "SARTRANSFER_CHECKPOINT": checkpoint_tag(networks),
         "SARTRANSFER_SCENE": scene.id,
         "SARTRANSFER_METHOD": plan.describe(),
         "SARTRANSFER_WARNINGS": "; ".join(warnings) or "none",

@@ -1,13 +1,11 @@
-"""Maps that grow window by window on disk, survive a kill, and become GeoTIFFs when they are whole."""
+"""Maps that grow window by window on disk, survive a kill, and become cloud-optimized GeoTIFFs when they are whole."""
 
-import contextlib
 import json
 import os
 import shutil
 import uuid
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,34 +13,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sartransfer.errors import OutputError
-from sartransfer.geotiff import TILE, placement
+from sartransfer.cloud import Layer, write_cloud_optimized
+from sartransfer.errors import ClusterError, OutputError
+from sartransfer.geotiff import TILE
 from sartransfer.journal import Journal
 from sartransfer.rawfile import read_at, write_at
 from sartransfer.scene import GeoReference, Window
 
-CACHE = (
-    64 * 2**20
-)  # bytes that GDAL may hold of the files it reads and writes; its own choice is 5 % of the machine
-ROWS_BYTES = (
-    32 * 2**20
-)  # bytes of rows that are turned into a GeoTIFF at once, where a row of tiles is not more
+BLOCK_BYTES = 4 * 2**20  # of a layer that are looked at together, where a tile of all its bands is not more
+JOURNAL = "windows.jsonl"
+Beside = Callable[[Sequence[Path]], Sequence[tuple[Path, Path]]]
+"""Takes the finished, not yet placed GeoTIFFs; makes files beside them: (where it is now, where it goes)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One file of a map."""
+def _folder(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
 
-    path: Path
-    """Where it goes in the end."""
-    count: int
-    """Bands."""
-    dtype: str
-    nodata: float
-    descriptions: tuple[str, ...]
-    colormap: Mapping[int, tuple[int, int, int]] | None = None
-    scale: float = 1.0
-    """What a stored number is to be multiplied with."""
+
+def earlier_task(path: Path) -> dict[str, Any]:
+    """Return the task of the unfinished map that an earlier call left beside `path`; empty where there is none."""
+    try:
+        with (_folder(path) / JOURNAL).open(encoding="utf-8") as file:
+            task = json.loads(file.readline())["task"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return task if isinstance(task, dict) else {}
 
 
 class GrowingMap:
@@ -57,7 +52,7 @@ class GrowingMap:
     ) -> None:
         """Begin, or go on with what an earlier call for the same `task` left; None: nothing is gone on with."""
         self.layers, self.height, self.width = tuple(layers), height, width
-        self.folder = layers[0].path.with_name(f".{layers[0].path.name}.partial")
+        self.folder = _folder(layers[0].path)
         self.resumable = task is not None
         header: dict[str, Any] = {
             "size": [height, width],
@@ -70,7 +65,7 @@ class GrowingMap:
             raise OutputError(
                 f"{layers[0].path} cannot be written ({error}). Is the disk full, or the folder read-only?"
             ) from error
-        self.journal = Journal(self.folder / "windows.jsonl", json.loads(json.dumps(header)))
+        self.journal = Journal(self.folder / JOURNAL, json.loads(json.dumps(header)))
         self._files: list[int] = []
         try:
             if not self.journal.continued:
@@ -78,7 +73,7 @@ class GrowingMap:
             for number, layer in enumerate(self.layers):
                 file = os.open(self.folder / f"{number}.raw", os.O_RDWR | os.O_CREAT, 0o600)
                 self._files.append(file)
-                os.ftruncate(file, layer.count * height * width * np.dtype(layer.dtype).itemsize)
+                os.ftruncate(file, layer.count * height * width * layer.kept.itemsize)
         except OSError as error:
             self.close()
             raise OutputError(f"{layers[0].path} cannot be written ({error}). Is the disk full?") from error
@@ -91,16 +86,16 @@ class GrowingMap:
     def _forget(self) -> None:
         """Remove what another task left in the folder."""
         for path in self.folder.iterdir():
-            if path != self.journal.path:
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != self.journal.path:
                 path.unlink()
 
     def add(self, window: Window, arrays: Sequence[NDArray[Any]]) -> None:
         """Put one window's (count, h, w) of every layer in its place; on disk when this returns."""
         try:
             for file, layer, array in zip(self._files, self.layers, arrays, strict=True):
-                values = np.ascontiguousarray(array, dtype=layer.dtype).reshape(
-                    layer.count, *array.shape[-2:]
-                )
+                values = np.ascontiguousarray(layer.stored(array)).reshape(layer.count, *array.shape[-2:])
                 for band, image in enumerate(values):
                     for i, line in enumerate(image):
                         place = (band * self.height + window.row + i) * self.width + window.col
@@ -112,27 +107,37 @@ class GrowingMap:
             ) from error
         self.journal.add(window)
 
-    def rows(self, number: int) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield (first row, values (count, n, width)) of a layer, from top to bottom, by whole rows of tiles."""
+    def blocks(self, number: int) -> Iterator[tuple[Window, NDArray[Any]]]:
+        """Yield windows of whole tiles with a layer's values (count, h, w), row of tiles by row of tiles."""
         layer = self.layers[number]
-        size = np.dtype(layer.dtype).itemsize
-        step = TILE * max(1, ROWS_BYTES // (TILE * self.width * layer.count * size))
-        for first in range(0, self.height, step):
-            n = min(step, self.height - first)
-            values = np.empty((layer.count, n, self.width), dtype=layer.dtype)
-            for band in range(layer.count):
-                read_at(self._files[number], values[band], (band * self.height + first) * self.width * size)
-            yield first, values
+        size = layer.kept.itemsize
+        tiles = max(1, BLOCK_BYTES // (TILE * TILE * layer.count * size))
+        for row in range(0, self.height, TILE):
+            for col in range(0, self.width, tiles * TILE):
+                window = Window(row, col, min(TILE, self.height - row), min(tiles * TILE, self.width - col))
+                values = np.empty((layer.count, window.height, window.width), dtype=layer.kept)
+                for band, image in enumerate(values):
+                    for i, line in enumerate(image):
+                        place = (band * self.height + row + i) * self.width + col
+                        read_at(self._files[number], line, place * size)
+                yield window, values
 
     def counts(self) -> NDArray[np.int64]:
         """Return how often each value 0 to 255 is in the first layer."""
         found = np.zeros(256, dtype=np.int64)
-        for _, values in self.rows(0):
+        for _, values in self.blocks(0):
             found += np.bincount(values.ravel(), minlength=256)
         return found
 
-    def finish(self, georeference: GeoReference, tags: Mapping[str, str], *, overwrite: bool = False) -> None:
-        """Make the GeoTIFFs, all of them or none, and remove the folder.
+    def finish(
+        self,
+        georeference: GeoReference,
+        tags: Mapping[str, str],
+        *,
+        overwrite: bool = False,
+        beside: Beside | None = None,
+    ) -> None:
+        """Make the GeoTIFFs and what stands beside them, put all of them in place or none, and remove the folder.
 
         Raises `OutputError` where one exists by now, or cannot be written whole.
         """
@@ -142,13 +147,21 @@ class GrowingMap:
         try:
             for number, layer in enumerate(self.layers):
                 temporary = self.folder / f"{number}.tif"
-                write_rows(temporary, self, number, georeference, tags)
+                raw = self.folder / f"{number}.raw"
+                blocks = partial(self.blocks, number)
+                write_cloud_optimized(
+                    temporary, raw, layer, self.height, self.width, georeference, tags, blocks
+                )
                 made.append((temporary, layer.path))
+            if beside is not None:
+                made += beside([temporary for temporary, _ in made])
             for _, path in made:
                 if path.exists() and not overwrite:
                     raise OutputError(
                         f"{path} exists by now. Choose another name, or overwrite it (--overwrite)."
                     )
+            for layer in self.layers:  # what GIS programs noted about a map that was there before
+                layer.path.with_name(f"{layer.path.name}.aux.xml").unlink(missing_ok=True)
             for temporary, path in reversed(made):  # the classes last: where they are, all is
                 temporary.replace(path)
         except (OSError, RasterioError, CRSError) as error:
@@ -175,68 +188,9 @@ class GrowingMap:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keep what is there where somebody stopped the work, remove it where an error did."""
-        begun = self.done or any(self.folder.glob("features*"))
-        if isinstance(error, KeyboardInterrupt) and self.resumable and begun:
+        """Keep what is there where somebody stopped the work or a cluster was lost, remove it where an error did."""
+        begun = self.done or any(self.folder.rglob("features*"))
+        if isinstance(error, KeyboardInterrupt | ClusterError) and self.resumable and begun:
             self.close()
         else:
             self.remove()
-
-
-def write_rows(
-    path: Path, grown: GrowingMap, number: int, georeference: GeoReference, tags: Mapping[str, str]
-) -> None:
-    """Write one layer as a tiled, deflated GeoTIFF, a few rows of tiles at a time, and read it back.
-
-    Raises `OutputError` where what was written is not what was given (GDAL may tell of a full disk only in its log).
-    """
-    import rasterio
-    from rasterio.windows import Window as Part
-
-    layer = grown.layers[number]
-    place = placement(georeference)
-    with (
-        rasterio.Env(GDAL_CACHEMAX=CACHE),
-        _quiet(),
-        rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            count=layer.count,
-            height=grown.height,
-            width=grown.width,
-            dtype=layer.dtype,
-            nodata=layer.nodata,
-            tiled=True,
-            blockxsize=TILE,
-            blockysize=TILE,
-            compress="deflate",
-            predictor=3 if layer.dtype.startswith("float") else 2,
-            bigtiff="if_safer",
-            **place,
-        ) as file,
-    ):
-        file.update_tags(**tags)
-        for i, text in enumerate(layer.descriptions):
-            file.set_band_description(i + 1, text)
-        if layer.scale != 1:
-            file.scales = [layer.scale] * layer.count
-        if layer.colormap:
-            file.write_colormap(1, {int(k): (*rgb, 255) for k, rgb in layer.colormap.items()})
-        for first, values in grown.rows(number):
-            file.write(values, window=Part(0, first, grown.width, values.shape[1]))
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), _quiet(), rasterio.open(path) as file:
-        for first, values in grown.rows(number):
-            found = file.read(window=Part(0, first, grown.width, values.shape[1]))
-            if not np.array_equal(found, values, equal_nan=layer.dtype.startswith("float")):
-                raise OutputError(f"{layer.path} could not be written whole. Is the disk full?")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the warning that a file is not georeferenced: the scene is not."""
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
