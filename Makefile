@@ -19,6 +19,11 @@ test: install check  ## layers, lint, types, tests
 
 benchmark: install  ## against peers, side by side; benchmarks/README.md says where those are found
 	$(BIN)/python benchmarks/topk_loss.py
+	$(BIN)/python benchmarks/simulated_scenes.py
+	$(BIN)/python benchmarks/archive_cost.py
+	$(BIN)/python benchmarks/pixels.py
+	$(BIN)/python benchmarks/random_patches.py
+	$(BIN)/python benchmarks/whole_scenes.py --figure benchmarks/figures/whole_scenes.png
 
 check: install
 	$(BIN)/lint-imports --no-logo

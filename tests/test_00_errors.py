@@ -15,6 +15,8 @@ TREE = {
     "LeakageError": "CatalogError",
     "RecipeError": "SartransferError",
     "WeightsError": "SartransferError",
+    "FetchError": "SartransferError",
+    "ClusterError": "SartransferError",
     "OutputError": "SartransferError",
 }
 

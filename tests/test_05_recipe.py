@@ -100,7 +100,7 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_valid_one(place,
         ("data", 3, "data: must be a group of keys (given: 3)"),
         ("data.catalog", None, "data: name either a `dataset` (with its `root`) or a `catalog`"),
         ("data.dataset", "ombria", "data: name either a `dataset` (with its `root`) or a `catalog`"),
-        ("data.patch.per_scene", 3, "data.patch.size: is needed and missing"),
+        ("data.patch.per_scene", 3, "data.patch: give either `size` (pixels) or `size_m` (metres)"),
         ("data.bands", [3], "data.bands.0: must be a group of keys (given: 3)"),
         ("data.classes", [True], "data.classes.0: must be a valid string (given: True)"),
         ("data.validation.fraction", 1, "data.validation.fraction: must be less than 1 (given: 1)"),
@@ -124,7 +124,8 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_valid_one(place,
         ("initializations", {}, "initializations: Dictionary should have at least 1 item"),
         ("initializations", {"a b": "random"}, "initializations: initialization 'a b': letters, digits"),
         ("initializations.random", "imagenet", "initializations.random: from='imagenet' is not known. Must be one"
-         " of: random, torchvision, timm, smp, file, run, stages. (Weights in a file: {from: file, path: ...}.)"),
+         " of: random, torchvision, timm, smp, terratorch, file, hub, run, stages. (Weights in a file: {from: file, "
+         "path: ...}.)"),
         ("initializations.random", {"form": "file", "path": "x"}, "initializations.random: unknown key 'form'. Did"
          " you mean 'from'? `from` is needed, one of: random, torchvision"),
         ("initializations.random", {"path": "x"}, "initializations.random: `from` is needed, one of"),
@@ -249,7 +250,7 @@ def test_a_bad_override_is_refused(tmp_path, override, words):
 
 
 def shipped(path, monkeypatch, root="/nowhere"):
-    for name in ("SARTRANSFER_DATA", "SARTRANSFER_WEIGHTS"):
+    for name in ("SARTRANSFER_DATA", "SARTRANSFER_WEIGHTS", "SARTRANSFER_PRITHVI"):
         monkeypatch.setenv(name, f"{root}/{name.lower()}")
     return Recipe.from_yaml(path)
 

@@ -384,3 +384,56 @@ def test_the_interval_of_a_share_covers_and_knows_its_limits():
     for hits, total, confidence in ((6, 5, 0.95), (-1, 5, 0.95), (1, 5, 1.0)):
         with pytest.raises(ValueError, match="Must be 0 <= hits <= total"):
             proportion_interval(hits, total, confidence)
+
+
+# Compiled counting of pairs (extra `fast`).
+
+
+@pytest.fixture
+def compiled_pairs(monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr("sartransfer.compiled.LARGE", 1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int64", "uint16", "bool"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_compiled_counts_are_those_of_a_literal_loop(compiled_pairs, monkeypatch, dtype, threads):
+    monkeypatch.setattr("sartransfer.compiled.thread_count", lambda: threads)
+    monkeypatch.setattr("sartransfer.paircounts.STEP", 64)
+    rng = np.random.default_rng(0)
+    classes = 2 if dtype == "bool" else 5
+    for size in (1, 3, 4, 1001):
+        truth, guess = (rng.integers(0, classes, size).astype(dtype) for _ in range(2))
+        valid = rng.random(size) < 0.7
+        for keep in (None, valid):
+            for ignore in (None, 1):
+                slow = np.zeros((classes, classes), int)
+                for i, (t, p) in enumerate(zip(truth, guess, strict=True)):
+                    if (keep is None or keep[i]) and (ignore is None or int(t) != ignore):
+                        slow[int(t), int(p)] += 1
+                found = confusion_matrix(truth, guess, classes, valid=keep, ignore_index=ignore)
+                assert found.dtype == np.int64
+                assert np.array_equal(found, slow)
+
+
+def test_compiled_counts_refuse_what_is_no_class(compiled_pairs):
+    good = np.zeros(20, np.uint8)
+    bad = good.copy()
+    bad[7] = 9
+    with pytest.raises(
+        InputError, match=r"target holds the value 9. Must be a class from 0 to 2 or ignore_index=255"
+    ):
+        confusion_matrix(bad, good, 3, ignore_index=255)
+    with pytest.raises(InputError, match="prediction holds the value 9"):
+        confusion_matrix(good, bad, 3)
+    bad[7] = 255
+    assert confusion_matrix(bad, good, 3, ignore_index=255)[0, 0] == 19
+    valid = np.arange(20) != 7
+    assert confusion_matrix(good, bad, 3, valid=valid)[0, 0] == 19  # what does not count may be anything
+    assert confusion_matrix(bad, bad, 3, ignore_index=255)[0, 0] == 19
+    wide = np.array([0, 300, 2])
+    assert confusion_matrix(wide, wide, 301).trace() == 3
+    assert confusion_matrix(np.array([0, -1]), np.array([0, 0]), 2, ignore_index=-1)[0, 0] == 1
+    with pytest.raises(InputError, match="target holds the value 300"):
+        confusion_matrix(wide, wide, 3)
+    assert confusion_matrix(np.array([0, 255]), np.array([255, 0]), 300)[255, 0] == 1

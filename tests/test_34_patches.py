@@ -275,7 +275,7 @@ def test_control_points_are_those_of_the_patch():
     x, y = 10 + 0.002 * cols + 0.0005 * rows + 1e-7 * cols * rows, 50 - 0.001 * rows + 0.0003 * cols
     gcps = tuple(zip(*(v.tolist() for v in (rows * 1.0, cols * 1.0, x, y, 0 * x)), strict=True))
     scene = open_like(GeoReference("EPSG:4326", gcps=gcps), (100, 120))
-    place = prepare._place(scene, Window(20, 40, 20, 40))
+    place = prepare.place_of(scene, Window(20, 40, 20, 40))
     assert place.transform is None
     assert [g[:2] for g in place.gcps] == [(0, 0), (0, 40), (20, 40), (20, 0)]
     for row, col, found_x, found_y, _ in place.gcps:
@@ -283,7 +283,7 @@ def test_control_points_are_those_of_the_patch():
         assert found_x == pytest.approx(10 + 0.002 * c + 0.0005 * r + 1e-7 * c * r, abs=1e-9)
         assert found_y == pytest.approx(50 - 0.001 * r + 0.0003 * c, abs=1e-9)
     line = replace(scene, georeference=GeoReference("EPSG:4326", gcps=gcps[:4]))  # all in one row
-    assert len(prepare._place(line, Window(0, 0, 5, 5)).gcps) == 4
+    assert len(prepare.place_of(line, Window(0, 0, 5, 5)).gcps) == 4
 
 
 def open_like(georeference, shape):

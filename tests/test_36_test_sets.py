@@ -234,3 +234,82 @@ def test_a_drawn_test_may_share_groups_with_training_and_nothing_else(placed):
     moved = fine.with_entries(replace(e, split="validation") if e.split == "t" else e for e in fine.entries)
     with pytest.raises(LeakageError, match="group"):  # with validation nothing is shared
         refuse_leaks(check_leakage(moved), drawn=["t"])
+
+
+# ---- test sets from other data ----
+
+
+def chart(folder, *, classes=("land", "water"), values=None, **more):
+    """A small catalog file in a folder of its own, with other label values where asked for."""
+    catalog = make_catalog(folder, {"test": 2, "extra": 1}, seed=5, name="other", **more)
+    return str(write_catalog(replace(catalog, classes=classes, label_values=values or {}), folder / "c.csv"))
+
+
+def with_external(ours, **external):
+    return DataRecipe.model_validate({"catalog": ours, "external": external})
+
+
+def test_other_data_are_a_test_set_and_nothing_else(tmp_path):
+    ours = str(write_catalog(make_catalog(tmp_path / "a"), tmp_path / "a" / "catalog.csv"))
+    data = with_external(ours, far={"catalog": chart(tmp_path / "b")}, near={
+        "catalog": chart(tmp_path / "c", ignore=0.1), "split": "extra"})  # fmt: skip
+    alone, joined = open_catalog(DataRecipe(catalog=ours)), open_catalog(data, check=False)
+    assert joined.entries[: len(alone.entries)] == alone.entries
+    assert [e.id for e in joined.in_split("far")] == ["far/test0", "far/test1", "far/extra0"]
+    assert [e.id for e in joined.in_split("near")] == ["near/extra0"]
+    assert set(joined.splits) == {"train", "validation", "test", "far", "near"}
+
+
+def test_other_data_must_mean_the_same_by_their_labels(tmp_path):
+    ours = str(write_catalog(make_catalog(tmp_path / "a"), tmp_path / "a" / "catalog.csv"))
+    unlike = chart(tmp_path / "b", classes=("water", "land"))
+    with pytest.raises(
+        RecipeError, match=r"data.external.far: its classes are water, land; ours are land, water"
+    ):
+        open_catalog(with_external(ours, far={"catalog": unlike}))
+    turned = chart(tmp_path / "c", values={0: 1, 1: 0})
+    with pytest.raises(RecipeError, match="label value 0 means another class"):
+        open_catalog(with_external(ours, far={"catalog": turned}))
+    more = chart(tmp_path / "d", values={0: 0, 1: 1, 7: 255})
+    assert open_catalog(with_external(ours, far={"catalog": more})).label_values == {
+        0: 0,
+        1: 1,
+        7: 255,
+        255: 255,
+    }
+    with pytest.raises(RecipeError, match="has a split 'test' already"):
+        open_catalog(with_external(ours, test={"catalog": more}))
+    with pytest.raises(RecipeError, match=r"split='tset'.*Did you mean"):
+        open_catalog(with_external(ours, far={"catalog": more, "split": "tset"}))
+    with pytest.raises(RecipeError, match=r"data.external.far.dataset"):
+        open_catalog(with_external(ours, far={"dataset": "ombra", "root": "."}))
+
+
+def test_other_data_are_seen_by_the_leak_check(tmp_path):
+    catalog = make_catalog(tmp_path / "a")
+    ours = str(write_catalog(catalog, tmp_path / "a" / "catalog.csv"))
+    with pytest.raises(LeakageError, match="'far'"):
+        open_catalog(with_external(ours, far={"catalog": ours, "split": "train"}))
+
+
+def test_display_values_of_backscatter(tmp_path):
+    """-25 to 0 dB as 0 to 255: by hand, and the same from linear power."""
+    from sartransfer.errors import UnitError
+    from sartransfer.geotiff import write_geotiff
+    from sartransfer.readers import open_scene
+    from sartransfer.scene import parse_bands
+
+    decibel = np.array([[-30.0, -25.0, -12.5], [0.0, 3.0, np.nan]], dtype=np.float32)
+    write_geotiff(tmp_path / "db.tif", decibel, descriptions=("VV",), units=("sigma0_db",))
+    write_geotiff(tmp_path / "linear.tif", 10 ** (decibel / 10), descriptions=("VV",), units=("sigma0",))
+    write_geotiff(tmp_path / "bare.tif", decibel)
+    write_geotiff(tmp_path / "gamma.tif", decibel, descriptions=("VV",), units=("gamma0_db",))
+    bands = parse_bands("after=digital_number@flood")
+    for name in ("db", "linear", "bare"):
+        scene = open_scene(tmp_path / f"{name}.tif", "display", bands)
+        data, valid = scene.read()
+        assert scene.bands == bands
+        np.testing.assert_array_equal(valid, np.isfinite(decibel))
+        np.testing.assert_array_equal(data[0][valid], [0, 0, 128, 255, 255])
+    with pytest.raises(UnitError, match="is gamma0_db; display values are made of sigma0"):
+        open_scene(tmp_path / "gamma.tif", "display", bands)

@@ -279,7 +279,7 @@ def test_an_initialization_named_like_markup_is_harmless_in_the_plots_too(tmp_pa
     path.write_text(path.read_text().replace('"optical"', json.dumps("a$b</text><script>\x01")))
     page = Page(report.write_report(folder))
     svgs = [i["src"] for i in page.named("img") if i["src"].startswith("data:image/svg+xml;base64,")]
-    assert len(svgs) == 5  # differences, scores, curves, two test sets' confusion
+    assert len(svgs) == 6  # differences, scores, curves, means by epoch, two test sets' confusion
     for svg in svgs:
         root = ElementTree.fromstring(base64.b64decode(svg.split(",", 1)[1]))
         assert not [e for e in root.iter() if e.tag.endswith("script")]
@@ -383,7 +383,8 @@ def test_write_figures_draws_png_from_results_alone(tmp_path):
     folder = make_results(tmp_path, panels=False, fractions=(1.0, 0.1), starts=2)
     paths = report.write_figures(folder, tmp_path / "f")
     assert [p.name for p in paths] == [
-        *("scores.png", "differences.png", "curves.png", "confusion.png", "label-efficiency.png"),
+        *("scores.png", "differences.png", "curves.png", "epochs.png", "confusion.png"),
+        "label-efficiency.png",
     ]
     assert {p.name for p in (tmp_path / "f").iterdir()} == {p.name for p in paths}
     for path in paths:

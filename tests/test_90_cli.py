@@ -19,7 +19,7 @@ import yaml
 from small_data import make_catalog, write_small
 from small_data import write_scene as write_labelled
 
-from sartransfer import cli, mapping
+from sartransfer import cli, members
 from sartransfer.catalog import read_catalog, write_catalog
 from sartransfer.cli import main
 from sartransfer.contract import InputBand, InputContract
@@ -387,7 +387,7 @@ def test_ctrl_c_in_a_command_that_keeps_nothing(call, trained, tmp_path, monkeyp
     def interrupt(*words, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mapping, "predict_windows", interrupt)
+    monkeypatch.setattr(members, "predict_classes", interrupt)
     path = scene(tmp_path / "scene.tif")
     code, printed, said = call("predict", trained, path, "-o", tmp_path / "map.tif")
     assert (code, printed, said) == (130, "", "stopped: nothing was written.\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sartransfer.errors import CatalogError, InputError, OutputError, nearest, one_of, refuse_existing
+from sartransfer.parts import Part
 from sartransfer.scene import Band, format_bands, parse_bands
 
 TRAIN = "train"
@@ -47,6 +48,8 @@ class Entry:
     """What must not be torn apart: event, city, collection, acquisition."""
     time: datetime | None = None
     platform: str | None = None
+    part: Part | None = None
+    """The part of the scene that this entry is: no pixel and no label outside it is read; None: all of it."""
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -272,6 +275,11 @@ def _entry(where: str, row: dict[str, str], base: Path) -> Entry:
 
 
 def _row(entry: Entry, base: Path) -> dict[str, str]:
+    if entry.part is not None:
+        raise CatalogError(
+            f"entry {entry.id!r} is a part of a scene, which a catalog file cannot say. Write the catalog uncut, and "
+            "have the recipe cut it (data.validation.halves)."
+        )
     for path in (*(a.path for a in entry.assets), *([entry.label] if entry.label else [])):
         if "|" in str(path) or str(path) != str(path).strip():
             raise CatalogError(

@@ -1,7 +1,9 @@
 """A comparison: initializations x label fractions x seeds, resumable, scored, judged and written down."""
 
+import functools
 import multiprocessing
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +11,8 @@ from typing import Any, Protocol
 import torch
 
 from sartransfer.catalog import VALIDATION, Catalog
+from sartransfer.children import end_with_parent
+from sartransfer.cluster import Cluster, run_tasks
 from sartransfer.data.resolve import TrainingData, open_training_data
 from sartransfer.errors import OutputError, RecipeError, SartransferError, one_of
 from sartransfer.evaluate import evaluate_checkpoint, log_look, read_scores, write_scores
@@ -37,7 +41,13 @@ class Watcher(Protocol):
 
 
 def compare(
-    recipe: Recipe, out: str | Path, *, device: str = "auto", jobs: int = 1, watcher: Watcher | None = None
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    jobs: int = 1,
+    cluster: Cluster | None = None,
+    watcher: Watcher | None = None,
 ) -> Comparison:
     """Train every start with every seed, score them, and write ``results.json`` and ``results.csv``.
 
@@ -48,16 +58,22 @@ def compare(
         recipe: as `Recipe.from_yaml` returns it. out: folder for runs and results.
         device: ``auto``, ``cpu`` or ``cuda``. jobs: runs at a time, each in a process of its own with its
             share of the cores; on few cores two runs of one thread are faster than one run of two.
+        cluster: from `cluster.open_cluster`: runs are tasks on its workers, after the stages that they share; a run
+            whose worker dies goes on, from its last epoch, on another.
         watcher: told how it goes.
 
     Raises:
         SartransferError: what is wrong before the first run; nothing is trained then.
+        ClusterError: the cluster is lost; what is finished is kept.
     """
-    device = choose_device(device)
+    wanted, device = device, choose_device(device)
     plan = plan_comparison(recipe, out)
     _check_out(plan)
     plan.out.mkdir(parents=True, exist_ok=True)
     write_text(plan.out / "recipe.yaml", recipe.to_yaml())
+    if cluster is not None:
+        _run_on_cluster(plan, cluster, wanted, watcher)
+        return gather(plan, device)
     if jobs > 1:
         _run_in_processes(plan, jobs, device, watcher)
         return gather(plan, device)
@@ -167,7 +183,7 @@ def _run_in_processes(plan: Plan, jobs: int, device: str, watcher: Watcher | Non
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")  # forked processes inherit torch's thread pool, and hang
     with ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
+        jobs, mp_context=context, initializer=_begin_worker, initargs=(threads,)
     ) as pool:
         waiting = {
             pool.submit(_run_by_number, plan.recipe, plan.out, i, device): i
@@ -188,6 +204,11 @@ def _run_in_processes(plan: Plan, jobs: int, device: str, watcher: Watcher | Non
                 ) from None
             if watcher:
                 watcher.run(number + 1, len(plan.runs), plan.runs[number].name, state)
+
+
+def _begin_worker(threads: int) -> None:
+    end_with_parent()
+    torch.set_num_threads(threads)
 
 
 def _train_links(plan: Plan, device: str, watcher: Watcher | None) -> set[int]:
@@ -211,6 +232,81 @@ def _train_links(plan: Plan, device: str, watcher: Watcher | None) -> set[int]:
         if watcher:
             watcher.run(number + 1, len(plan.runs), planned.name, state)
     return failed
+
+
+def _run_on_cluster(plan: Plan, cluster: Cluster, device: str, watcher: Watcher | None) -> None:
+    """Train the open runs on a cluster's workers; links of chains first, since runs share them."""
+    out = plan.out.resolve()
+    failed: dict[str, Exception] = {}
+    for names, outcomes in _links_on_cluster(plan, cluster, out, device):
+        for name in names:
+            if outcomes[name] is not None:
+                failed.setdefault(name, SartransferError(outcomes[name]))
+    numbers = []
+    for number, planned in enumerate(plan.runs):
+        if planned.initialization not in failed or _is_trained(planned):
+            numbers.append(number)
+            continue
+        state = _fail(plan, planned, failed[planned.initialization])
+        if watcher:
+            watcher.run(number + 1, len(plan.runs), planned.name, state)
+    # One task for each worker and no more: a run takes so long that none waits for the next one to come.
+    task = functools.partial(_run_task, plan.recipe, out, device)
+    for number, outcome in run_tasks(cluster, task, numbers, share=out, ahead=1):
+        if outcome.kind == OutputError.__name__:
+            raise OutputError(outcome.error)  # a full disk will not be better in the next run
+        state = outcome.value
+        if outcome.error is not None:  # the worker died with it, again and again
+            state = _fail(plan, plan.runs[number], SartransferError(outcome.error))
+        if watcher:
+            watcher.run(number + 1, len(plan.runs), plan.runs[number].name, state)
+
+
+def _links_on_cluster(
+    plan: Plan, cluster: Cluster, out: Path, device: str
+) -> Iterator[tuple[tuple[str, ...], dict[str, str | None]]]:
+    """Train the links that open runs need, all first links, then all second ones; yield names and what went wrong.
+
+    Links of one place in their chains and of one name may be the same link, kept in one folder: they are one task, in
+    which the first trains it and the others find it.
+    """
+    starts = {r.initialization: r.job.start for r in plan.runs
+              if isinstance(r.job.start, StagesStart) and not _is_trained(r)}  # fmt: skip
+    broken: set[str] = set()
+    for depth in range(1, 1 + max((len(s.stages) for s in starts.values()), default=0)):
+        groups: dict[str, list[tuple[str, StagesStart]]] = {}
+        for name, start in starts.items():
+            if len(start.stages) >= depth and name not in broken:
+                part = start.model_copy(update={"stages": start.stages[:depth]})
+                groups.setdefault(start.stages[depth - 1].name, []).append((name, part))
+        task = functools.partial(_links_task, out, device)
+        for group, outcome in run_tasks(cluster, task, groups.values(), share=out, ahead=1):
+            if outcome.kind == OutputError.__name__:
+                raise OutputError(outcome.error)
+            names = tuple(name for name, _ in group)
+            found = outcome.value if outcome.error is None else dict.fromkeys(names, outcome.error)
+            broken |= {name for name, error in found.items() if error is not None}
+            yield names, found
+
+
+def _links_task(out: Path, device: str, group: list[tuple[str, StagesStart]]) -> dict[str, str | None]:
+    """Train the last links of some chains, in a worker; returns what went wrong with each, or None."""
+    found: dict[str, str | None] = {}
+    for name, start in group:
+        try:
+            train_stages(start, out / "stages", device=choose_device(device))
+            found[name] = None
+        except OutputError:
+            raise
+        except Exception as error:
+            known = isinstance(error, SartransferError)
+            found[name] = str(error) if known else "".join(traceback.format_exception(error, limit=3))
+    return found
+
+
+def _run_task(recipe: Recipe, out: Path, device: str, number: int) -> str:
+    """Do one run of a plan, in a worker of a cluster, on the device that it has."""
+    return _run_by_number(recipe, out, number, choose_device(device))
 
 
 def _run_by_number(recipe: Recipe, out: Path, number: int, device: str) -> str:
@@ -258,14 +354,15 @@ def _score(plan: Plan, planned: PlannedRun, device: str) -> None:
     views, folder = plan.recipe.prediction.views, planned.folder.path
     held = plan.recipe.task == "classify" and bool(plan.catalog.in_split(VALIDATION))
     names = [*([VALIDATION] if held else []), *(t.name for t in plan.test_sets)]
-    wanted = [name for name in names if read_scores(folder, name, views) is None]
+    strata = plan.recipe.strata if plan.recipe.task == "segment" else None
+    wanted = [name for name in names if read_scores(folder, name, views, strata) is None]
     weights = planned.job.training.weights
     if not wanted or (wanted == [VALIDATION] and not (folder / f"{weights}.safetensors").is_file()):
         return  # a scored run whose weights were thrown away is still good
     checkpoint = read_checkpoint(folder, which=weights)
     commit, dirty = commit_of(Path(__file__).parent)
     for name in wanted:
-        found = evaluate_checkpoint(checkpoint, plan.catalog, name, device=device, views=views)
+        found = evaluate_checkpoint(checkpoint, plan.catalog, name, device=device, views=views, strata=strata)
         write_scores(found, folder)
         if name == VALIDATION:
             continue  # it chose the weights: no look at a test set

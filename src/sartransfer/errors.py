@@ -9,6 +9,8 @@
     │   └── LeakageError        the same scene, footprint, content or continued image on both sides of a split
     ├── RecipeError             a recipe with an unknown key or a value that is not allowed
     ├── WeightsError            weights that do not fit the network, or were expected and not found
+    ├── FetchError              an archive that cannot be reached, or has not what was asked for
+    ├── ClusterError            machines that do not answer, or do not see the same files
     └── OutputError             a result that cannot be written: it exists already, the disk is full
 """
 
@@ -43,6 +45,14 @@ class RecipeError(SartransferError):
 
 class WeightsError(SartransferError):
     """Weights that do not fit the network, or that were expected and not found."""
+
+
+class FetchError(SartransferError):
+    """An archive that cannot be reached, or has not what was asked for."""
+
+
+class ClusterError(SartransferError):
+    """Machines that do not answer, that do not see the same files, or that others could get into."""
 
 
 class OutputError(SartransferError):

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
 from sartransfer.data.patches import category_index
+from sartransfer.data.strata import bins_of, open_strata
 from sartransfer.errors import CatalogError, InputError
 from sartransfer.metrics import confusion_matrix, top_k_accuracy
 from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.predict import predict_chips, predict_windows
 from sartransfer.readers import open_entry, read_label
+from sartransfer.recipe import StrataRecipe
 from sartransfer.runs import now, read_json, write_json
 from sartransfer.scene import Window
 
@@ -33,6 +35,8 @@ class SceneScore:
     """(K,) of a chip; None for a segmented scene."""
     label: int = -1
     """Class index of a chip."""
+    strata: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Kind of stratum (`recipe.StrataRecipe.bins`) -> (B, K, K): one confusion matrix a bin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class TestScores:
     scenes: tuple[SceneScore, ...]
     views: int = 1
     """Flips and turns of each scene whose probabilities were averaged."""
+    bins: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Kinds of strata that were counted, with the edges of their bins."""
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -77,6 +83,7 @@ def evaluate_checkpoint(
     *,
     device: str = "cpu",
     views: int | None = None,
+    strata: StrataRecipe | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TestScores:
     """Predict every scene of a test set and count, in float32; chips by batches.
@@ -85,6 +92,7 @@ def evaluate_checkpoint(
         checkpoint: network, contract and classes. catalog: where the test set is.
         test_set: the name of a split. device: ``cpu`` or ``cuda``.
         views: flips and turns that are averaged (1, 4, 8); None: as many as the checkpoint was made for.
+        strata: count pixels by these too. progress: told (scenes done, scenes).
 
     Raises:
         CatalogError: no such split, a scene without label, other classes than the checkpoint's.
@@ -103,11 +111,13 @@ def evaluate_checkpoint(
     model = checkpoint.model.to(device).eval()
     views = views or checkpoint.views
     found: dict[int, SceneScore] = {}
-    for number, score in _scored(checkpoint, model, catalog, entries, device, views):
+    for number, score in _scored(checkpoint, model, catalog, entries, device, views, strata):
         found[number] = score
         if progress:
             progress(len(found), len(entries))
-    return TestScores(test_set, catalog.classes, tuple(found[i] for i in range(len(entries))), views)
+    bins = strata.bins if strata and checkpoint.task == "segment" else {}
+    scored = tuple(found[i] for i in range(len(entries)))
+    return TestScores(test_set, catalog.classes, scored, views, bins)
 
 
 def _scored(
@@ -117,6 +127,7 @@ def _scored(
     entries: Sequence[Entry],
     device: str,
     views: int,
+    strata: StrataRecipe | None,
 ) -> Iterator[tuple[int, SceneScore]]:
     """Yield (number, score) of every entry, chips by batches, in whatever order they are ready."""
     if checkpoint.task == "classify":
@@ -127,23 +138,35 @@ def _scored(
         return
     for number, entry in enumerate(entries):
         windows = predict_windows(checkpoint, model, open_entry(entry), device, views)
-        yield number, _score_scene(entry, catalog, windows)
+        yield number, _score_scene(entry, catalog, windows, strata)
 
 
 def _score_scene(
-    entry: Entry, catalog: Catalog, windows: Iterable[tuple[Window, torch.Tensor, NDArray[np.bool_]]]
+    entry: Entry,
+    catalog: Catalog,
+    windows: Iterable[tuple[Window, torch.Tensor, NDArray[np.bool_]]],
+    strata: StrataRecipe | None,
 ) -> SceneScore:
     if entry.label is None:
         raise CatalogError(f"entry {entry.id!r} has no label raster: nothing to score against.")
-    total = np.zeros((len(catalog.classes),) * 2, dtype=np.int64)
+    number = len(catalog.classes)
+    opened = open_strata(strata, entry, catalog) if strata else None
+    label = opened.label if opened else read_label(entry, catalog)
+    total = np.zeros((number, number), dtype=np.int64)
+    parts = (
+        {k: np.zeros((bins_of(k, e), number, number), dtype=np.int64) for k, e in strata.bins.items()}
+        if strata
+        else {}
+    )
     for window, logits, valid in windows:
         _check_finite(logits[:, torch.from_numpy(valid)], entry.id)
-        classes = logits.argmax(0).numpy()
-        truth = read_label(entry, catalog, window)
-        total += confusion_matrix(
-            truth, classes, len(catalog.classes), valid=valid, ignore_index=IGNORE_INDEX
-        )
-    return SceneScore(entry.id, entry.group or entry.id, total)
+        classes, truth = logits.argmax(0).numpy(), label[window.slices]
+        total += confusion_matrix(truth, classes, number, valid=valid, ignore_index=IGNORE_INDEX)
+        for kind, places in opened.bins(window).items() if opened else ():
+            for i, matrix in enumerate(parts[kind]):
+                here = valid & (places == i)
+                matrix += confusion_matrix(truth, classes, number, valid=here, ignore_index=IGNORE_INDEX)
+    return SceneScore(entry.id, entry.group or entry.id, total, strata=parts)
 
 
 def _score_chip(entry: Entry, label: int, logits: NDArray[np.float32]) -> SceneScore:
@@ -181,22 +204,38 @@ def write_scores(scores: TestScores, folder: Path) -> None:
 
 
 def scores_json(scores: TestScores) -> dict[str, Any]:
-    """Return the confusion matrix of every scene as JSON values."""
-    return {
+    """Return the confusion matrix of every scene, and of its strata, as JSON values."""
+    kept: dict[str, Any] = {
         "test_set": scores.test_set,
         "classes": list(scores.classes),
         "views": scores.views,
-        "scenes": [{"id": s.id, "group": s.group, "confusion": s.confusion.tolist()} for s in scores.scenes],
+        "scenes": [_scene_json(s) for s in scores.scenes],
     }
+    return kept | ({"bins": {k: list(e) for k, e in scores.bins.items()}} if scores.bins else {})
 
 
-def read_scores(folder: Path, test_set: str, views: int | None = None) -> TestScores | None:
-    """Read what `write_scores` wrote; None where the test set was not scored, or not with this many views."""
+def _scene_json(scene: SceneScore) -> dict[str, Any]:
+    kept: dict[str, Any] = {"id": scene.id, "group": scene.group, "confusion": scene.confusion.tolist()}
+    return kept | ({"strata": {k: m.tolist() for k, m in scene.strata.items()}} if scene.strata else {})
+
+
+def read_scores(
+    folder: Path, test_set: str, views: int | None = None, strata: StrataRecipe | None = None
+) -> TestScores | None:
+    """Read what `write_scores` wrote; None where the test set was not scored, or not so.
+
+    Args:
+        folder: of the run. test_set: its name. views: with so many views; None: with any number.
+        strata: with the pixels counted by these strata, in these bins; None: with any, or none.
+    """
     path = folder / "scores" / f"{test_set}.json"
     if not path.is_file():
         return None
     values = read_json(path)
     if views is not None and values.get("views", 1) != views:
+        return None
+    bins = {k: tuple(e) for k, e in values.get("bins", {}).items()}
+    if strata is not None and bins != strata.bins:
         return None
     logits: dict[str, tuple[NDArray[np.float32], int]] = {}
     kept = folder / "logits" / f"{test_set}.npz"
@@ -208,8 +247,10 @@ def read_scores(folder: Path, test_set: str, views: int | None = None) -> TestSc
     for value in values["scenes"]:
         row, label = logits.get(value["id"], (None, -1))
         confusion = np.array(value["confusion"], dtype=np.int64)
-        scenes.append(SceneScore(value["id"], value["group"], confusion, row, label))
-    return TestScores(values["test_set"], tuple(values["classes"]), tuple(scenes), values.get("views", 1))
+        parts = {k: np.array(m, dtype=np.int64) for k, m in value.get("strata", {}).items()}
+        scenes.append(SceneScore(value["id"], value["group"], confusion, row, label, parts))
+    classes = tuple(values["classes"])
+    return TestScores(values["test_set"], classes, tuple(scenes), values.get("views", 1), bins)
 
 
 def log_look(path: Path, test_set: str, recipe_hash: str, **facts: Any) -> None:

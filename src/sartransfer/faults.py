@@ -10,7 +10,7 @@ import yaml
 
 from sartransfer.errors import RecipeError, nearest, one_of
 
-STARTS = ("random", "torchvision", "timm", "smp", "file", "run", "stages")
+STARTS = ("random", "torchvision", "timm", "smp", "terratorch", "file", "hub", "run", "stages")
 TASKS = ("segment", "classify")
 
 

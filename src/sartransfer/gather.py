@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from sartransfer import __version__
+from sartransfer.baselines import rule_rows, rules_json, score_rules
 from sartransfer.catalog import VALIDATION
 from sartransfer.certainty import calibration_json, ensembles_json
 from sartransfer.evaluate import read_scores
@@ -17,16 +18,19 @@ from sartransfer.plan import Plan, PlannedRun
 from sartransfer.predict import choose_precision
 from sartransfer.recipe import without_places
 from sartransfer.results import (
+    RULE_LABELS,
     ScoredRun,
     contrasts,
     describe_test_set,
     patches_json,
     rows_csv,
     score_table,
+    strata_rows,
     tidy_rows,
     verdict_words,
 )
 from sartransfer.runs import environment, read_json, write_json, write_text
+from sartransfer.wording import group_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +62,21 @@ def gather(plan: Plan, device: str = "cpu") -> Comparison:
         if planned.folder.status(planned.identity) != "finished":
             continue
         views = recipe.prediction.views
-        tests = {t.name: read_scores(planned.folder.path, t.name, views) for t in plan.test_sets}
+        strata = recipe.strata if recipe.task == "segment" else None
+        tests = {t.name: read_scores(planned.folder.path, t.name, views, strata) for t in plan.test_sets}
         if all(t is not None for t in tests.values()):
             known = {name: t for name, t in tests.items() if t is not None}
             key = (planned.initialization, planned.job.fraction, planned.job.seed)
             scored.append(ScoredRun(*key, known))
             validations[key] = read_scores(planned.folder.path, VALIDATION, views)
     rows = tidy_rows(scored, plan.test_sets)
+    ruled, rule_words = score_rules(recipe, plan.catalog, plan.test_sets, plan.data_hash, plan.out / "rules")
+    groups = recipe.groups_are
     found = contrasts(scored, recipe, plan.test_sets)
+    verdict = [group_words(sentence, groups) for sentence in verdict_words(recipe, found, plan.test_sets)]
+    for contrast in found:
+        for statement in contrast["statements"]:
+            statement["reason"] = group_words(statement["reason"], groups)
     precision = choose_precision(recipe.training.precision, device)
     results = {
         "sartransfer": __version__,
@@ -80,12 +91,15 @@ def gather(plan: Plan, device: str = "cpu") -> Comparison:
         "initializations": list(recipe.initializations),
         "fractions": list(recipe.fractions),
         "seeds": list(recipe.seeds),
-        "verdict": verdict_words(recipe, found, plan.test_sets),
+        "groups_are": groups,
+        "verdict": verdict,
         "test_sets": [describe_test_set(t) for t in plan.test_sets],
         "table": score_table(scored, recipe, rows),
         "contrasts": found,
         "runs": runs,
         "confusion": list(_confusions(scored, plan)),
+        **({"strata": strata_rows(scored, recipe)} if recipe.strata and recipe.task == "segment" else {}),
+        **({"rules": rules_json(ruled, rule_words, plan.test_sets)} if recipe.baselines else {}),
         "ensembles": ensembles_json(scored, recipe),
         "calibration": calibration_json(scored, validations, recipe),
         **patches_json(scored, recipe, plan.test_sets, plan.catalog),
@@ -95,9 +109,9 @@ def gather(plan: Plan, device: str = "cpu") -> Comparison:
         "environment": _environment(plan) or environment(device, precision),
         "data": _data_json(plan),
         "looks": _looks(plan.out / "test-looks.jsonl"),
-        "warnings": _warnings(plan, runs),
+        "warnings": [group_words(w, groups) for w in _warnings(plan, runs)],
     }
-    write_text(plan.out / "results.csv", rows_csv(rows))
+    write_text(plan.out / "results.csv", rows_csv([*rows, *rule_rows(ruled, plan.test_sets)]))
     write_json(plan.out / "results.json", results)
     if scored:
         write_panels(plan.out, plan.catalog, scored, recipe, _folders(plan))
@@ -220,7 +234,11 @@ def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
                 f"{count} of {len(runs)} runs {'have failed' if state == 'failed' else 'are not finished'}."
             )
     for test_set in plan.test_sets:
-        if not test_set.events_unseen:
+        if test_set.relation == RULE_LABELS:
+            found.append(
+                f"The labels of test set {test_set.name!r} come from a rule: its scores are agreement with that rule."
+            )
+        elif not test_set.events_unseen:
             found.append(
                 f"Test set {test_set.name!r} shares groups with training, or continues its scenes: "
                 "its scores say nothing of new events."

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sartransfer.errors import InputError
+from sartransfer.paircounts import pair_counts
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -79,6 +80,9 @@ def confusion_matrix(
         raise ValueError(f"valid has dtype {usable.dtype}. Must be bool, True = usable")
     truth, guess = truth.reshape(-1), guess.reshape(-1)
     usable = None if usable is None else usable.reshape(-1)
+    by_byte = pair_counts(truth, guess, usable, ignore_index)
+    if by_byte is not None:
+        return _from_bytes(by_byte, num_classes, ignore_index)
     counts = np.zeros(num_classes * num_classes, dtype=np.int64)
     for start in range(0, truth.size, _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -94,6 +98,16 @@ def confusion_matrix(
         # to the index type first: 200 * 3 overflows in uint8
         counts += np.bincount(t.astype(np.intp) * num_classes + p.astype(np.intp), minlength=counts.size)
     return counts.reshape(num_classes, num_classes)
+
+
+def _from_bytes(counts: IntArray, num_classes: int, ignore_index: int | None) -> IntArray:
+    """Cut the matrix out of counts of all bytes (256, 256); a class outside it that was counted is an error."""
+    for name, found in (("target", counts.sum(axis=1)), ("prediction", counts.sum(axis=0))):
+        _check_classes(np.flatnonzero(found), num_classes, name, ignore_index if name == "target" else None)
+    matrix = np.zeros((num_classes, num_classes), dtype=np.int64)
+    size = min(num_classes, len(counts))
+    matrix[:size, :size] = counts[:size, :size]
+    return matrix
 
 
 def confusion_matrix_normalized(cm: ArrayLike) -> FloatArray:

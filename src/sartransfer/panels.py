@@ -18,7 +18,10 @@ from sartransfer.recipe import Recipe
 from sartransfer.results import ScoredRun, value_of
 from sartransfer.scene import Scene, Window
 
-LARGEST = 1024  # pixels a side: of larger scenes the panels show the central window
+LARGEST = (
+    1024  # pixels a side: of larger scenes the panels show one pixel in n, so that all of the scene is there
+)
+ROWS = 512  # lines read at a time
 
 
 def write_panels(
@@ -94,21 +97,18 @@ def write_panel(
     """Write the arrays of one panel: image, label, the prediction of each start, and their scores."""
     entry = next(e for e in catalog.in_split(test_set) if e.id == scene_id)
     scene = open_entry(entry)
-    window = scene.central_window(LARGEST)
-    image, _ = scene.read(window=window)
+    views = recipe.prediction.views
     if recipe.task == "classify":
+        image = scene.read(window=scene.central_window(LARGEST)).data
         label = np.array(category_index(catalog, entry))
         predictions = np.array(
-            [
-                predict_chip(c, c.model, scene, "cpu", recipe.prediction.views).argmax()
-                for c in checkpoints.values()
-            ]
+            [predict_chip(c, c.model, scene, "cpu", views).argmax() for c in checkpoints.values()]
         )
     else:
-        label = read_label(entry, catalog, window)
-        predictions = np.stack(
-            [_classes(c, scene, window, recipe.prediction.views) for c in checkpoints.values()]
-        )
+        step = -(-max(scene.height, scene.width) // LARGEST)
+        image = _thinned(scene, step)
+        label = read_label(entry, catalog)[::step, ::step]
+        predictions = np.stack([_classes(c, scene, step, views) for c in checkpoints.values()])
     values = []
     for name in checkpoints:
         one = tuple(s for s in runs[name].tests[test_set].scenes if s.id == scene_id)
@@ -128,11 +128,22 @@ def write_panel(
     temporary.replace(path)
 
 
-def _classes(checkpoint: Checkpoint, scene: Scene, window: Window, views: int) -> NDArray[np.uint8]:
+def _thinned(scene: Scene, step: int) -> NDArray[np.float32]:
+    """Read one pixel in `step` along each side of a scene (B, h, w), some lines at a time."""
+    rows = max(step, ROWS // step * step)
+    parts = [
+        scene.read(window=Window(row, 0, min(rows, scene.height - row), scene.width)).data[:, ::step, ::step]
+        for row in range(0, scene.height, rows)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _classes(checkpoint: Checkpoint, scene: Scene, step: int, views: int) -> NDArray[np.uint8]:
+    """Predict a whole scene, and keep the classes of one pixel in `step` along each side."""
     whole = np.full((scene.height, scene.width), IGNORE_INDEX, dtype=np.uint8)
     for place, classes, valid in predict_classes(checkpoint, checkpoint.model.eval(), scene, "cpu", views):
         whole[place.slices] = np.where(valid, classes, IGNORE_INDEX)
-    return whole[window.slices]
+    return whole[::step, ::step]
 
 
 def _or_low(value: float) -> float:

@@ -24,10 +24,11 @@ _NOT_BACKSCATTER = (
 )
 
 
-def class_colours(number: int) -> list[str]:
-    """Return one colour per class (two classes: pale ground, dark target)."""
+def class_colours(number: int, names: Sequence[str] = ()) -> list[str]:
+    """Return one colour per class (two classes: pale ground, dark target; ice pale and water dark, as they are)."""
     if number == 2:
-        return list(TWO_CLASSES)
+        water_first = [n.lower() for n in names] == ["water", "ice"]
+        return list(reversed(TWO_CLASSES) if water_first else TWO_CLASSES)
     return [CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(number)]
 
 

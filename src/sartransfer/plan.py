@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from sartransfer.baselines import check_baselines
 from sartransfer.catalog import TRAIN, VALIDATION, Catalog
 from sartransfer.data.check import unit_warnings
+from sartransfer.data.ground import in_pixels
 from sartransfer.data.leakage import relation
 from sartransfer.data.resolve import open_catalog, open_training_data, same_scenes
 from sartransfer.errors import RecipeError, one_of
@@ -17,11 +19,14 @@ from sartransfer.losses import build_loss
 from sartransfer.models import build_model
 from sartransfer.predict import autocast, choose_device, choose_precision
 from sartransfer.recipe import Recipe, StagesStart, TrainingRecipe
-from sartransfer.results import TestSet
+from sartransfer.results import OTHER_DATA, RULE_LABELS, TestSet
 from sartransfer.runs import RunFolder, fingerprint
-from sartransfer.stages import Job, content_of
+from sartransfer.stages import Job, content_of, refuse_leaking_stages
 from sartransfer.statistics import smallest_detectable_difference, smallest_sign_flip_p
 from sartransfer.train import keep_freed_memory
+
+TIMED_PIXELS = 4 << 20
+"""Pixels of a batch up to which a step is timed whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +79,21 @@ def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
     for name in names:
         entries = catalog.in_split(name)
         groups = {e.group or e.id for e in entries}
-        tied = "same scenes" if name in same_scenes(recipe.data) else relation(catalog, name)
+        tied: str = "same scenes" if name in same_scenes(recipe.data) else relation(catalog, name)
+        tied = OTHER_DATA if name in recipe.data.external else tied
+        tied = RULE_LABELS if name in recipe.rule_labelled else tied
         test_sets.append(TestSet(name, len(entries), len(groups), tied))
+    for name in recipe.rule_labelled:
+        if name not in names:
+            raise RecipeError(one_of("rule_labelled", name, names))
+    check_baselines(recipe, catalog, names)
     data_hash = fingerprint(catalog)
     runs = []
     for name, start in recipe.initializations.items():
         model = recipe.model_of(name)
         if isinstance(start, StagesStart) and start.model is None:
             start = start.model_copy(update={"model": model})
+        refuse_leaking_stages(start, catalog, recipe.data)
         stages_hash = content_of(start)
         for fraction in recipe.fractions:
             for seed in recipe.seeds:
@@ -119,7 +131,8 @@ def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
         parameters[name] = sum(p.numel() for p in model.parameters())
         training = recipe.training_of(name)
         batch = training.batch_size
-        size = data.train.shape(0) if recipe.data.patch is None else (recipe.data.patch.size,) * 2
+        patch = None if recipe.data.patch is None else in_pixels(recipe.data.patch, data.train.scenes)
+        size = data.train.shape(0) if patch is None else (patch.size or 0,) * 2
         step = _step_seconds(
             model, training, recipe.task, size, len(data.contract.bands), len(catalog.classes), device
         )
@@ -163,7 +176,8 @@ def _step_seconds(
     """Time a training step on noise: the median of three, after one to warm up."""
     precision = choose_precision(recipe.precision, device)
     loss = build_loss(recipe.loss, num_classes=classes, options=recipe.loss_options)
-    batch = recipe.batch_size
+    # Batches of large patches may be more than this machine's memory: fewer are timed, and the time scaled.
+    batch = max(1, min(recipe.batch_size, TIMED_PIXELS // (size[0] * size[1])))
     images = torch.randn(batch, bands, *size, device=device).contiguous(memory_format=torch.channels_last)
     shape = (batch, *size) if task == "segment" else (batch,)
     target = torch.randint(0, classes, shape, device=device)
@@ -176,4 +190,4 @@ def _step_seconds(
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-    return sorted(times[1:])[1]
+    return sorted(times[1:])[1] * recipe.batch_size / batch

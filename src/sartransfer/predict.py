@@ -1,7 +1,7 @@
 """Array in, array out: a network's answer for one image, in one pass or by overlapping windows."""
 
 import math
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -12,17 +12,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sartransfer.engines.choice import Choice, choose_engine, sample_windows
+from sartransfer.engines.kinds import AUTO, EAGER, ENGINES
+from sartransfer.engines.served import Served
 from sartransfer.errors import InputError, one_of
 from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.models.segmenter import Segmenter
+from sartransfer.models.split_stage import EagerHalves
 from sartransfer.scene import Reading, Scene, Window
-from sartransfer.scene_plan import Limits, plan_passes
+from sartransfer.scene_plan import OVERHEAD, Limits, one_pass_pixels, plan_passes
 from sartransfer.windowed import exact_window, overlapped_windows, split_windows
 from sartransfer.windows import ONE_PASS, OVERLAP, SPLIT, ScenePlan, View, cut, grow, rounded
 
 ONE_PASS_PIXELS = 2048 * 2048  # up to this many pixels a scene goes through in one pass
 HALO = 256  # half of an overlapped window, for networks of which no window is exact
 CORE = 1024  # side of the part of a window that is kept
+ENGINE_CORES = (
+    2  # windows of engines are so many times as wide: less of them is halo, and it is what takes time
+)
 FEATURES_IN_MEMORY = 512 * 2**20  # bytes of kept features up to which they need no file
 BAND_BYTES = 256 * 2**20  # bytes for a band of the split stage's head
 CHIPS_AT_ONCE = 64  # chips of one shape that go through the network together
@@ -56,12 +63,17 @@ def autocast(precision: str, device: str) -> AbstractContextManager[None]:
 
 
 def predict_logits(
-    model: nn.Module, images: Tensor, *, device: str = "cpu", precision: str = "fp32", views: int = 1
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    views: int = 1,
 ) -> Tensor:
     """Return the logits of a batch, in one pass.
 
     Args:
-        model: in eval mode already, on `device`.
+        model: in eval mode already, on `device`; or a network in an engine (`open_engine`).
         images: (B, C, H, W) float32, normalized.
         device: where the network is. precision: fp32 or bf16 (logits come back in float32).
         views: 1, 4 or 8 flips and turns of each image whose probabilities are averaged.
@@ -94,7 +106,7 @@ VIEWS: dict[int, tuple[View, ...]] = {
 """Number of views -> (turns by 90 degrees, mirrored) of each."""
 
 
-def _seen(model: nn.Module, images: Tensor, turns: int, mirror: bool) -> Tensor:
+def _seen(model: Callable[[Tensor], Tensor], images: Tensor, turns: int, mirror: bool) -> Tensor:
     """Return the logarithms of the probabilities of one view of `images`, turned back."""
     view = torch.rot90(images.flip(-1) if mirror else images, turns, (-2, -1))
     shares: Tensor = model(view.contiguous(memory_format=torch.channels_last)).float().log_softmax(1)
@@ -124,7 +136,13 @@ def plan_windows(
 
 
 def plan_scene(
-    model: nn.Module, height: int, width: int, *, views: int = 1, memory: int | None = None
+    model: nn.Module,
+    height: int,
+    width: int,
+    *,
+    views: int = 1,
+    memory: int | None = None,
+    engine: str = EAGER,
 ) -> ScenePlan:
     """Work out how a scene of this size goes through a network, and the memory that takes.
 
@@ -136,32 +154,82 @@ def plan_scene(
         model: in evaluation mode; its weights are not looked at.
         height, width: of the scene, in pixels.
         views: flips and turns that are averaged.
-        memory: bytes that this may take; windows are made smaller until they fit. None: windows of `CORE` pixels,
-            features in memory up to `FEATURES_IN_MEMORY`.
+        memory: bytes that this may take; windows are made smaller until they fit. None: windows of `CORE` pixels (in
+            an engine twice that), features in memory up to `FEATURES_IN_MEMORY`.
+        engine: what it runs in: engines hold memory of their own. ``auto`` counts as the one that holds most.
 
     Raises:
         InputError: less memory than the smallest window needs.
     """
-    limits = Limits(ONE_PASS_PIXELS, CORE, HALO, FEATURES_IN_MEMORY, BAND_BYTES, memory)
+    if engine == AUTO and height * width <= ONE_PASS_PIXELS:
+        engine = EAGER  # as `open_engine` does
+    asked = [e for name, e in ENGINES.items() if name == engine or (engine == AUTO and e.exact)]
+    fixed = max((e.bytes for e in asked), default=0)
+    overhead = max((e.overhead for e in asked), default=OVERHEAD)
+    core = CORE if engine == EAGER else ENGINE_CORES * CORE
+    limits = Limits(ONE_PASS_PIXELS, core, HALO, FEATURES_IN_MEMORY, BAND_BYTES, memory, fixed, overhead)
     return plan_passes(model, height, width, views, limits)
 
 
 def plan_memory(
-    model: nn.Module, height: int, width: int, *, views: int = 1, memory: int | None = None
+    model: nn.Module,
+    height: int,
+    width: int,
+    *,
+    views: int = 1,
+    memory: int | None = None,
+    engine: str = EAGER,
 ) -> int:
     """Return the bytes that `predict_windows` will take at its peak for a scene of this size.
 
     Beyond what the process holds already (libraries, weights, a scene in memory); see `plan_scene`.
     """
-    return plan_scene(model, height, width, views=views, memory=memory).memory
+    return plan_scene(model, height, width, views=views, memory=memory, engine=engine).memory
+
+
+def open_engine(engine: str, checkpoint: Checkpoint, model: nn.Module, scene: Scene, device: str) -> Choice:
+    """Return a network in an engine, tried on windows of a scene, for `predict_windows` and `predict_classes`.
+
+    Args:
+        engine: ``eager``; an engine of `engines.kinds.ENGINES`; or ``auto``: the fastest installed one that agrees
+            with the network on windows of this scene. Up to `ONE_PASS_PIXELS` that is ``eager``: to load an engine
+            would take longer than the scene.
+        checkpoint, model, scene, device: as `predict_windows` takes them.
+
+    Raises:
+        InputError: an engine that is not known, not installed, or does not give what the network gives.
+    """
+    if engine == AUTO and scene.height * scene.width <= ONE_PASS_PIXELS:
+        engine = EAGER
+    if engine not in (AUTO, *ENGINES):  # eager, or a mistake
+        return choose_engine(engine, model, device, ())
+
+    def read(window: Window) -> Reading:
+        return checkpoint.contract.read(scene, window)
+
+    stride = int(getattr(model, "stride", 1))
+    return choose_engine(engine, model, device, sample_windows(read, scene.height, scene.width, stride))
 
 
 def predict_classes(
-    checkpoint: Checkpoint, model: torch.nn.Module, scene: Scene, device: str, views: int | None = None
+    checkpoint: Checkpoint,
+    model: torch.nn.Module,
+    scene: Scene,
+    device: str,
+    views: int | None = None,
+    *,
+    plan: ScenePlan | None = None,
+    done: Container[Window] = (),
+    scratch: Path | None = None,
+    engine: str | Choice = EAGER,
 ) -> Iterable[tuple[Window, NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Yield the windows of a scene with their classes (h, w) uint8 and valid pixels (h, w)."""
-    for window, logits, valid in predict_windows(checkpoint, model, scene, device, views):
-        yield window, logits.argmax(0).numpy().astype(np.uint8), valid
+    """Yield the windows of a scene with their classes (h, w) uint8 and valid pixels (h, w).
+
+    The arguments are those of `predict_windows`. The split stage makes no logits of full size then.
+    """
+    found = _windows(checkpoint, model, scene, device, views, plan, done, scratch, engine, classes=True)
+    for window, labels, valid in found:
+        yield window, labels.numpy(), valid
 
 
 def predict_windows(
@@ -174,6 +242,7 @@ def predict_windows(
     plan: ScenePlan | None = None,
     done: Container[Window] = (),
     scratch: Path | None = None,
+    engine: str | Choice = EAGER,
 ) -> Iterable[tuple[Window, torch.Tensor, NDArray[np.bool_]]]:
     """Yield the windows of a scene with their logits (K, h, w) and valid pixels (h, w); none overlap.
 
@@ -183,31 +252,69 @@ def predict_windows(
         plan: how, from `plan_scene`; None: as that does without a limit of memory.
         done: windows that are not asked for again.
         scratch: a folder of the caller's for what is kept between windows, so that a later call with the same plan
-            goes on from there; None: memory, or a temporary file that is removed.
+            and engine goes on from there; None: memory, or a temporary file that is removed.
+        engine: ``eager`` (the network as it is), another word that `open_engine` takes, or what that returned.
     """
+    yield from _windows(checkpoint, model, scene, device, views, plan, done, scratch, engine, classes=False)
+
+
+def _windows(
+    checkpoint: Checkpoint,
+    model: torch.nn.Module,
+    scene: Scene,
+    device: str,
+    views: int | None,
+    plan: ScenePlan | None,
+    done: Container[Window],
+    scratch: Path | None,
+    engine: str | Choice,
+    *,
+    classes: bool,
+) -> Iterator[tuple[Window, torch.Tensor, NDArray[np.bool_]]]:
     number = views or checkpoint.views
     each = VIEWS.get(number, ((0, False),))
     size = scene.height, scene.width
-    if (
-        plan is None and size[0] * size[1] <= ONE_PASS_PIXELS
+    chosen = engine
+    if not isinstance(chosen, Choice):
+        chosen = open_engine(chosen, checkpoint, model, scene, device)
+    network = chosen.network
+    if plan is None and size[0] * size[1] <= one_pass_pixels(
+        model, ONE_PASS_PIXELS
     ):  # its memory is not asked for: small scenes are many
         plan = ScenePlan(ONE_PASS, int(getattr(model, "stride", 1)), max(size), 0)
-    plan = plan or plan_scene(model, *size, views=number)
+    plan = plan or plan_scene(model, *size, views=number, engine=chosen.engine)
 
     def read(window: Window) -> Reading:
         return checkpoint.contract.read(scene, window)
 
     def ask(image: Tensor, views: int = 1) -> Tensor:
-        return predict_logits(model, image[None], device=device, views=views)[0]
+        return predict_logits(network, image[None], device=device, views=views)[0]
 
     if plan.method == SPLIT:
-        yield from split_windows(read, cast(Segmenter, model), device, size, plan, each, done, scratch)
-    elif plan.method == OVERLAP:
-        yield from overlapped_windows(read, partial(ask, views=number), size, plan, done)
+        halves = EagerHalves(cast(Segmenter, model), device) if network is model else cast(Served, network)
+        yield from split_windows(read, halves, size, plan, each, done, scratch, classes=classes)
+        return
+    for kept, logits, valid in _whole_windows(read, ask, scene, plan, number, each, done):
+        yield kept, logits.argmax(0).to(torch.uint8) if classes else logits, valid
+
+
+def _whole_windows(
+    read: Callable[[Window], Reading],
+    ask: Callable[..., Tensor],
+    scene: Scene,
+    plan: ScenePlan,
+    views: int,
+    each: tuple[View, ...],
+    done: Container[Window],
+) -> Iterator[tuple[Window, torch.Tensor, NDArray[np.bool_]]]:
+    """Yield windows that go through the whole network."""
+    size = scene.height, scene.width
+    if plan.method == OVERLAP:
+        yield from overlapped_windows(read, partial(ask, views=views), size, plan, done)
     elif plan.method == ONE_PASS:
         if scene.window not in done:
             image, valid = read(scene.window)
-            yield scene.window, ask(torch.from_numpy(image), number), valid
+            yield scene.window, ask(torch.from_numpy(image), views), valid
     else:
         for kept in cut(*size, plan.core):
             if kept not in done:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from sartransfer.errors import InputError, OutputError
+from sartransfer.rule_tables import add_rules, rule_view
+from sartransfer.scene_tables import scene_figures, scene_view
 from sartransfer.tables import patch_figures, patch_view
-from sartransfer.wording import duration_words, estimate_words, number_words, p_words
+from sartransfer.wording import UNSEEN_EVENTS, duration_words, estimate_words, number_words, p_words
 
 Results = dict[str, Any]
 View = dict[str, Any]
@@ -99,10 +101,12 @@ def write_figures(folder: Path, out: Path) -> list[Path]:
         "scores": figures.draw_scores(results, largest),
         "differences": figures.draw_differences(results, largest),
         "curves": figures.draw_curves(results, largest),
+        "epochs": figures.draw_epochs(results, largest),
         "confusion": figures.draw_confusion(results, largest),
         "label-efficiency": figures.draw_label_efficiency(results),
         "reliability": figures.draw_reliability(results, largest),
         **patch_figures(results, largest),
+        **scene_figures(results, largest),
     }
     return [
         _write(out / f"{name}.png", figures.render(figure, "png")) for name, figure in drawn.items() if figure
@@ -126,7 +130,8 @@ def read_results(folder: Path) -> Results:
     if not results["fractions"]:
         raise InputError(f"{path} names no share of the labels (fractions=[]). Run the comparison again.")
     checked: Results = _finite(results)
-    return checked
+    named: Results = _named(checked, f"unseen {checked.get('groups_are', 'events')}")
+    return named
 
 
 def _view(results: Results, panels: Path) -> View:
@@ -139,8 +144,13 @@ def _view(results: Results, panels: Path) -> View:
     failed = [r for r in results["runs"] if r["status"] != "finished"]
     seconds = [r["seconds"] for r in results["runs"] if r["seconds"] is not None]
     at_once, folded = _differences(results, largest)
+    shown = _panels(results, panels)
     return {
         "r": results,
+        "many": results.get("groups_are", "events"),
+        "scenes": scene_view(results, _image),
+        **rule_view(results),
+        "ranked": any(not panel["alone"] for panel in shown),
         "metric": figures.metric_words(results["primary"]["metric"], results["primary"]["class"]),
         "headline": (results["verdict"] or ["The results hold no verdict."])[0],
         "sentences": results["verdict"][1:],
@@ -158,8 +168,8 @@ def _view(results: Results, panels: Path) -> View:
         "epochs": _epochs(results),
         "ensembles": _ensembles(results),
         "patches": patch_view(results, _image),
-        "panels": _panels(results, panels),
-        "legend": list(zip(results["classes"], pictures.class_colours(len(results["classes"])), strict=True)),
+        "panels": shown,
+        "legend": list(zip(results["classes"], _shades(results["classes"]), strict=True)),
         "error_colour": pictures.ERROR_COLOUR,
         "ignored_colours": pictures.IGNORED_COLOURS,
         "initializations": [
@@ -225,6 +235,10 @@ def _plots(results: Results, fraction: float) -> View:
             f"Validation loss and validation {metric} by epoch, one line per seed; the marks are the best"
             " epochs, listed in the table of epochs.",
         ),
+        "epochs": _image(
+            figures.draw_epochs(results, fraction),
+            f"Validation {metric} and losses by epoch, the mean of each initialization's seeds.",
+        ),
         "confusion": [
             {
                 "test_set": name,
@@ -258,7 +272,8 @@ def _tables(results: Results) -> list[View]:
         missing = sum(v is None for v in row["values"])
         cell = row | {"undefined": missing if row["mean"] is not None else 0}
         table["cells"][row["initialization"], row["test_set"]] = cell
-    for table in tables.values():
+    for (name, class_, _), table in tables.items():
+        add_rules(table, {"metric": name, "class": class_}, results)
         sets = {test_set for _, test_set in table["cells"]}
         table["test_sets"] = figures.ordered_test_sets([{"test_set": s} for s in sets], results)
     return sorted(tables.values(), key=lambda t: (not t["primary"], -t["size"]))
@@ -334,6 +349,8 @@ def _panels(results: Results, folder: Path) -> list[View]:
     names = figures.ordered_test_sets(found, results)
     place = {rank: i for i, rank in enumerate(RANKS)}
     found.sort(key=lambda p: (names.index(p["test_set"]), place.get(p["rank"], len(place))))
+    for panel in found:
+        panel["alone"] = sum(p["test_set"] == panel["test_set"] for p in found) == 1
     return found
 
 
@@ -352,7 +369,7 @@ def _panel(path: Path, results: Results) -> View:
     image, label = data["image"], data["label"]
     classes = results["classes"]
     bands = pictures.shown_bands([str(n) for n in data["band_names"]])
-    shades = pictures.class_colours(len(classes))
+    shades = _shades(classes)
     step = pictures.picture_step(*image.shape[-2:])
     starts = []
     for name, prediction, score in zip(
@@ -381,6 +398,12 @@ def _panel(path: Path, results: Results) -> View:
     }
 
 
+def _shades(classes: Sequence[str]) -> list[str]:
+    from sartransfer import pictures
+
+    return pictures.class_colours(len(classes), classes)
+
+
 def _class_words(index: int, classes: Sequence[str]) -> str:
     return classes[index] if 0 <= index < len(classes) else "ignored"
 
@@ -406,6 +429,15 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _named(value: Any, unseen: str) -> Any:
+    """Say what the groups of unseen test sets are where results say events, everywhere below `value`."""
+    if isinstance(value, dict):
+        return {key: _named(item, unseen) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_named(item, unseen) for item in value]
+    return unseen if value == UNSEEN_EVENTS else value
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -90,6 +90,8 @@ def fingerprint(catalog: Catalog) -> str:
             total.update(_product(asset.path))
         if entry.label is not None:
             total.update(_content(entry.label))
+        if entry.part is not None:
+            total.update(repr(entry.part).encode())
     total.update(repr((catalog.classes, sorted(catalog.label_values.items()))).encode())
     return total.hexdigest()[:16]
 

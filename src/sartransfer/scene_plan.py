@@ -15,7 +15,9 @@ from sartransfer.models.split_stage import FLOAT, band_bytes, can_split, encode
 from sartransfer.windows import EXACT, ONE_PASS, OVERLAP, SPLIT, ScenePlan, rounded
 
 OVERHEAD = 1.3  # what kernels take for themselves, measured against the tensors they work on
-SLACK = 64 * 2**20  # bytes of allocators, readers and threads
+SLACK = (
+    96 * 2**20
+)  # bytes of allocators, readers and threads: freed blocks of the heap that do not fit the next tensor
 PIXEL_BYTES = 1024.0  # of a pixel in a network whose tensors cannot be counted beforehand
 
 
@@ -35,6 +37,19 @@ class Limits:
     """Bytes for a band of the split stage's head."""
     memory: int | None = None
     """Bytes that the network may take in all; None: no limit but the others."""
+    fixed: int = 0
+    """Bytes that an engine holds for itself, whatever the scene."""
+    overhead: float = OVERHEAD
+    """Bytes that it takes for each byte of the network's tensors in torch."""
+
+
+def one_pass_pixels(model: object, limit: int) -> int:
+    """Return up to how many pixels a scene may go in one pass: `limit`, or what the network itself says.
+
+    A vision transformer knows where in its image a patch lies, and answers larger images than it was trained on from
+    places that no training has seen.
+    """
+    return min(limit, int(getattr(model, "one_pass_pixels", limit)))
 
 
 def plan_passes(model: nn.Module, height: int, width: int, views: int, limits: Limits) -> ScenePlan:
@@ -51,11 +66,25 @@ def plan_passes(model: nn.Module, height: int, width: int, views: int, limits: L
     Raises:
         InputError: less memory than the smallest window needs.
     """
+    if not limits.fixed:
+        return _plan(model, height, width, views, limits)
+    rest = None if limits.memory is None else limits.memory - limits.fixed
+    if rest is not None and rest <= SLACK:
+        raise InputError(
+            f"the engine alone needs {limits.fixed / 2**20:.0f} MiB, and {(limits.memory or 0) / 2**20:.0f} MiB are "
+            "allowed. Allow more memory, or use engine='eager'."
+        )
+    plan = _plan(model, height, width, views, replace(limits, memory=rest))
+    return replace(plan, memory=plan.memory + limits.fixed)
+
+
+def _plan(model: nn.Module, height: int, width: int, views: int, limits: Limits) -> ScenePlan:
+    """Plan within `limits.memory`, which no longer holds what an engine takes for itself."""
     stride, channels = int(getattr(model, "stride", 1)), int(getattr(model, "in_channels", 1))
     memory = limits.memory
-    if height * width <= limits.one_pass:
+    if height * width <= one_pass_pixels(model, limits.one_pass):
         plan = ScenePlan(ONE_PASS, stride, max(height, width), 0)
-        plan = replace(plan, memory=_pass_bytes(model, channels, height, width, views))
+        plan = replace(plan, memory=_pass_bytes(model, channels, height, width, views, limits))
         if memory is None or plan.memory <= memory:
             return plan
     if can_split(model):
@@ -64,19 +93,19 @@ def plan_passes(model: nn.Module, height: int, width: int, views: int, limits: L
     if reach.halo is None:
         half = rounded(max(limits.overlap, 1), reach.stride)
         plan = ScenePlan(OVERLAP, reach.stride, half, half)
-        taken = _pass_bytes(model, channels, min(height, 2 * half), min(width, 2 * half), views)
+        taken = _pass_bytes(model, channels, min(height, 2 * half), min(width, 2 * half), views, limits)
         taken += (
             3 * FLOAT * half * width * int(getattr(model, "num_classes", 8))
         )  # two strips and what leaves one
-        return _within(replace(plan, memory=taken), memory)
+        return _within(replace(plan, memory=taken), limits)
     core = rounded(limits.core, reach.stride)
     while True:
         side = min(height, core + 2 * reach.halo), min(width, core + 2 * reach.halo)
         plan = ScenePlan(EXACT, reach.stride, core, reach.halo)
-        plan = replace(plan, memory=_pass_bytes(model, channels, *side, views))
+        plan = replace(plan, memory=_pass_bytes(model, channels, *side, views, limits))
         if memory is None or plan.memory <= memory or core == reach.stride:
-            return _within(plan, memory)
-        core = rounded(core // 2, reach.stride)
+            return _within(plan, limits)
+        core = _smaller(core, reach.stride)
 
 
 def _plan_split(model: Segmenter, height: int, width: int, views: int, limits: Limits) -> ScenePlan:
@@ -90,25 +119,45 @@ def _plan_split(model: Segmenter, height: int, width: int, views: int, limits: L
     wide = rounded(max(height, width) if views == 8 else width, stride) // OUTPUT_STRIDE
     cells = rounded(height, stride) * rounded(width, stride) // OUTPUT_STRIDE**2
     features = cells * FLOAT * int(cast(nn.Conv2d, cast(nn.Sequential, head.branches[0])[0]).in_channels)
-    answers = views * cells * FLOAT * model.num_classes
-    held = features <= (limits.features if memory is None else memory // 2)
-    room = max(limits.band if memory is None else memory // 2, 1)
-    rows = 2
-    while rows < 64 and band_bytes(head, wide, rows + 2) <= room:
-        rows += 2
-    core = rounded(limits.core, stride)
-    while True:
-        plan = ScenePlan(SPLIT, stride, core, halo, rows, features, held)
-        side = min(height, core + 2 * halo), min(width, core + 2 * halo)
-        window = _pass_bytes(model, model.in_channels, *side, 1, encode)
-        # Enlarged logits of one window, of their views and of what is read again.
-        last = core * core * FLOAT * (model.num_classes * (2 + min(views, 2)) + 2 * model.in_channels)
-        taken = answers + (features if held else 0)
-        taken += max(window, int(OVERHEAD * band_bytes(head, wide, rows)), last) + SLACK
-        plan = replace(plan, memory=taken)
-        if memory is None or taken <= memory or core <= stride:
-            return _within(plan, memory)
-        core = rounded(core // 2, stride)
+    answers = (
+        views * cells * FLOAT * model.num_classes + height * width // 8
+    )  # and a bit a pixel: is it valid?
+    most = limits.features if memory is None else memory // 2
+    plans = []
+    for held in (True, False):
+        if held and features > most:
+            continue
+        kept = answers + (features if held else 0)
+        room = limits.band
+        if memory is not None:  # beside what is held while a band goes through the head
+            room = int(min(memory // 2, (memory - kept - SLACK) / OVERHEAD))
+        rows = 2
+        while rows < 64 and band_bytes(head, wide, rows + 2) <= room:
+            rows += 2
+        band = int(OVERHEAD * band_bytes(head, wide, rows))
+        core = rounded(limits.core, stride)
+        while True:
+            side = min(height, core + 2 * halo), min(width, core + 2 * halo)
+            window = _pass_bytes(model, model.in_channels, *side, 1, limits, encode)
+            # Enlarged logits of one window, of their views and of what is read again.
+            last = core * core * FLOAT * (model.num_classes * (2 + min(views, 2)) + 2 * model.in_channels)
+            taken = kept + max(window, band + SLACK, last + SLACK)
+            if memory is None or taken <= memory or core <= stride:
+                break
+            core = _smaller(core, stride)
+        plans.append(ScenePlan(SPLIT, stride, core, halo, rows, features, held, taken))
+        if core == rounded(limits.core, stride):
+            break
+    # Small windows are mostly halo: a file costs less than they do.
+    return _within(max(plans, key=lambda plan: (_fits(plan, limits), plan.core)), limits)
+
+
+def _fits(plan: ScenePlan, limits: Limits) -> bool:
+    return limits.memory is None or plan.memory <= limits.memory
+
+
+def _smaller(core: int, stride: int) -> int:
+    return max(stride, core * 3 // 4 // stride * stride)
 
 
 def _pass_bytes(
@@ -117,6 +166,7 @@ def _pass_bytes(
     height: int,
     width: int,
     views: int,
+    limits: Limits,
     call: Callable[..., Tensor] | None = None,
 ) -> int:
     """Return the bytes of one pass: the network's tensors, the reading before it and what its kernels take."""
@@ -125,13 +175,14 @@ def _pass_bytes(
     pixels = shape[2] * shape[3]
     network = peak_bytes(model, [shape], call, at_least=PIXEL_BYTES * pixels)
     logits = FLOAT * pixels * int(getattr(model, "num_classes", 8)) * (2 if views == 1 else views + 2)
-    return int(OVERHEAD * network) + 3 * FLOAT * pixels * channels + logits + SLACK
+    return int(limits.overhead * network) + 3 * FLOAT * pixels * channels + logits + SLACK
 
 
-def _within(plan: ScenePlan, memory: int | None) -> ScenePlan:
-    if memory is not None and plan.memory > memory:
+def _within(plan: ScenePlan, limits: Limits) -> ScenePlan:
+    if limits.memory is not None and not _fits(plan, limits):
+        needed, allowed = ((bytes + limits.fixed) / 2**20 for bytes in (plan.memory, limits.memory))
         raise InputError(
-            f"this scene and network need {plan.memory / 2**20:.0f} MiB ({plan.describe()}), and {memory / 2**20:.0f} "
-            "MiB are allowed. Allow more memory, or leave it out."
+            f"this scene and network need {needed:.0f} MiB ({plan.describe()}), and {allowed:.0f} MiB are allowed. "
+            "Allow more memory, or leave it out."
         )
     return plan

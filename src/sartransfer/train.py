@@ -18,20 +18,35 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from sartransfer.catalog import IGNORE_INDEX
-from sartransfer.data.patches import Samples, SceneStore, WholeScenes, class_frequencies
-from sartransfer.data.samplers import SampleOrder, build_sampler
+from sartransfer.data.patches import Samples, SceneStore, class_frequencies
+from sartransfer.data.samplers import build_sampler
+from sartransfer.data_wait import DataWait
+from sartransfer.distributed_training import (
+    ALONE,
+    Group,
+    check_devices,
+    fit_on_devices,
+    hold_batch_norms,
+    summed,
+    train_loader,
+    trainer_arguments,
+    validation_batches,
+    validation_loader,
+    whole_batch,
+)
 from sartransfer.errors import InputError, OutputError, RecipeError
 from sartransfer.losses import build_loss, complement_weights
 from sartransfer.metrics import confusion_matrix, scores
 from sartransfer.models import Network
 from sartransfer.models.averaging import AveragedModel, average_of
 from sartransfer.models.checkpoint import write_checkpoint
+from sartransfer.optimization import build_optimizer, build_scheduler, parameter_groups
 from sartransfer.predict import choose_device, choose_precision
 from sartransfer.recipe import PrimaryRecipe, TrainingRecipe
 from sartransfer.runs import write_text
+from sartransfer.whole_images import whole_logits
 
 __all__ = ["CURVES", "Fitted", "Task", "choose_device", "choose_precision", "fit", "keep_freed_memory"]
 
@@ -88,6 +103,7 @@ def fit(
     precision: str,
     metadata: dict[str, Any],
     progress: Progress | None = None,
+    group: Group | None = None,
 ) -> Fitted:
     """Train `model` and keep ``best`` and ``last`` checkpoints in `folder`.
 
@@ -101,9 +117,11 @@ def fit(
         device: ``cpu`` or ``cuda``. precision: ``fp32`` or ``bf16``.
         metadata: what goes into the checkpoints beside the tensors.
         progress: called after each epoch with (epoch, epochs, the row of the curves).
+        group: the processes that share this training, of which this is one; None: ``training.devices`` of them are
+            started.
 
     Raises:
-        OutputError: the disk is full. InputError: samples that cannot be batched.
+        OutputError: the disk is full. InputError: samples that cannot be batched, or shared out.
     """
     keep_freed_memory()
     samples = Samples(
@@ -114,7 +132,12 @@ def fit(
         bootstrap=task.training.bootstrap,
     )
     sampler = build_sampler(samples, task.training)
-    learner = Learner(model, task, steps_per_epoch=_steps(len(sampler), task.training))
+    if group is None and task.training.devices > 1:
+        check_devices(model, task.training, device, len(sampler))
+        given = {"seed": seed, "device": device, "precision": precision, "metadata": metadata}
+        return cast(Fitted, fit_on_devices(fit, folder, model, task, progress=progress, **given))
+    group = group or ALONE
+    learner = Learner(model, task, group, steps_per_epoch=_steps(len(sampler), task.training))
     keeper = Keeper(folder, learner, task, metadata, seed, samples, progress)
     resume = folder / "resume.pt"
     with warnings.catch_warnings():
@@ -126,25 +149,25 @@ def fit(
         warnings.filterwarnings("ignore", category=FutureWarning)
         trainer = Trainer(
             accelerator="gpu" if device.startswith("cuda") else "cpu",
-            devices=1,
             precision="bf16-mixed" if precision == "bf16" else "32-true",
             max_epochs=task.training.epochs,
             accumulate_grad_batches=task.training.accumulate,
             gradient_clip_val=task.training.gradient_clip,
-            callbacks=[keeper],
+            callbacks=[DataWait(folder, write=group.is_first), keeper],  # the keeper saves the state last
             logger=TensorBoardLogger(save_dir=folder, name="tensorboard", version=""),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=10**9,
+            **trainer_arguments(group, task.training, device),
         )
         model.to(memory_format=torch.channels_last)
         learner.judged.to(memory_format=torch.channels_last)
         trainer.fit(
             learner,
-            train_dataloaders=_train_loader(samples, sampler, task.training),
-            val_dataloaders=_validation_loader(task),
+            train_dataloaders=train_loader(samples, sampler, task.training, group),
+            val_dataloaders=validation_loader(task.validation, task.training.batch_size, group),
             ckpt_path=str(resume) if resume.is_file() else None,
             weights_only=True,
         )
@@ -154,9 +177,9 @@ def fit(
 class Learner(LightningModule):
     """Network, loss and optimizer, as Lightning wants them."""
 
-    def __init__(self, model: Network, task: Task, *, steps_per_epoch: int) -> None:
+    def __init__(self, model: Network, task: Task, group: Group = ALONE, *, steps_per_epoch: int) -> None:
         super().__init__()
-        self.model, self.task, self.steps_per_epoch = model, task, steps_per_epoch
+        self.model, self.task, self.group, self.steps_per_epoch = model, task, group, steps_per_epoch
         self.loss = build_loss(
             task.training.loss,
             num_classes=len(task.classes),
@@ -191,19 +214,29 @@ class Learner(LightningModule):
         self.confusion: NDArray[np.int64] = np.zeros((len(self.task.classes),) * 2, dtype=np.int64)
         self.top2 = 0
 
+    def share_validation(self) -> None:
+        """Add up what each process of the group has validated."""
+        held = self.task.validation
+        if held is not None and validation_batches(held, self.task.training.batch_size, self.group)[1]:
+            sums = np.array([self.validation_sum, self.validation_count, self.top2], dtype=np.float64)
+            total, count, top2 = summed(sums, self.group)
+            self.validation_sum, self.validation_count, self.top2 = float(total), int(count), int(top2)
+            self.confusion = summed(self.confusion, self.group)
+
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         """Loss of one batch."""
         images = batch["image"].contiguous(memory_format=torch.channels_last)
-        loss: Tensor = self.loss(self.model(images), batch["mask"])
-        self.train_sum += float(loss.detach()) * len(images)
-        self.train_count += len(images)
-        return loss
+        logits, target = whole_batch(self.model(images), batch["mask"], self.group)
+        loss: Tensor = self.loss(logits, target)
+        self.train_sum += float(loss.detach()) * len(logits)
+        self.train_count += len(logits)
+        return loss * self.group.size if self.group.size > 1 else loss
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         """Add a batch of whole scenes to the validation loss and the confusion matrix."""
         images = batch["image"].contiguous(memory_format=torch.channels_last)
         mask = batch["mask"]
-        logits = self.judged(images).float()
+        logits = whole_logits(self.judged, images)
         known = int((mask != IGNORE_INDEX).sum())
         if known:
             self.validation_sum += float(self.loss(logits, mask)) * known
@@ -221,40 +254,14 @@ class Learner(LightningModule):
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule from the recipe."""
         recipe, schedule = self.task.training.optimizer, self.task.training.schedule
-        encoder = {id(p) for p in self.model.encoder.parameters()}
-        moved = [p for p in self.model.parameters() if p.requires_grad]
-        if not moved:
-            raise InputError("every parameter is frozen: nothing is left to train. Shorten `freeze`.")
-        groups = [
-            {"params": [p for p in moved if id(p) in encoder], "lr": recipe.encoder_lr or recipe.lr},
-            {"params": [p for p in moved if id(p) not in encoder], "lr": recipe.lr},
-        ]
-        groups = [g for g in groups if g["params"]]
-        optimizer: torch.optim.Optimizer
-        if recipe.name == "sgd":
-            optimizer = torch.optim.SGD(
-                groups, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        optimizer = build_optimizer(parameter_groups(self.model, recipe), recipe)
+        scheduler = build_scheduler(optimizer, schedule, self.steps_per_epoch * self.task.training.epochs)
+        if schedule.name == "plateau":
+            # Stepped by the keeper, before it writes the resume state; Lightning would step it after.
+            self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, patience=schedule.patience, factor=schedule.factor, min_lr=schedule.min_lr
             )
-        else:
-            kind = torch.optim.Adam if recipe.name == "adam" else torch.optim.AdamW
-            optimizer = kind(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
-        steps = self.steps_per_epoch * self.task.training.epochs
-        scheduler: torch.optim.lr_scheduler.LRScheduler
-        if schedule.name == "one-cycle":
-            rates = [float(g["lr"]) for g in optimizer.param_groups]
-            # PyTorch divides by the length of the rise, which is 0 where it is to take one step exactly.
-            share = schedule.warmup * (1 + 1e-6) if schedule.warmup * steps == 1 else schedule.warmup
-            scheduler = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, rates, total_steps=steps, pct_start=share
-            )
-        elif schedule.name == "cosine":
-            scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=schedule.min_lr)
-        else:
-            if schedule.name == "plateau":
-                # Stepped by the keeper, before it writes the resume state; Lightning would step it after.
-                self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-                    optimizer, patience=schedule.patience, factor=schedule.factor, min_lr=schedule.min_lr
-                )
+        if scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -273,7 +280,7 @@ class Keeper(Callback):
         progress: Progress | None,
     ) -> None:
         self.folder, self.learner, self.task, self.metadata = folder, learner, task, metadata
-        self.seed, self.samples, self.progress = seed, samples, progress
+        self.seed, self.samples, self.progress, self.group = seed, samples, progress, learner.group
         self.rows: list[dict[str, float | None]] = []
         self.best_value = math.inf
         self.best_epoch = 0
@@ -319,9 +326,12 @@ class Keeper(Callback):
             self.learner.plateau.load_state_dict(self._plateau_state)
             self._plateau_state = None
         self.samples.epoch = trainer.current_epoch
+        own = [self.group.rank] if self.group.rank else []  # each process has dropout of its own
         torch.manual_seed(
-            int(np.random.SeedSequence([self.seed, trainer.current_epoch]).generate_state(1)[0])
+            int(np.random.SeedSequence([self.seed, trainer.current_epoch, *own]).generate_state(1)[0])
         )
+        if self.task.training.freeze_batch_norm:
+            hold_batch_norms(self.learner.model)
         if self._resumed:
             # An iterator of a DataLoader draws one number when it is made. In a resumed epoch that was done
             # before the seeding, in any other epoch but the first it comes after: dropout must not see that.
@@ -333,6 +343,7 @@ class Keeper(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the epoch and write everything down; the order matters, the resume state comes last."""
         learner, epoch = self.learner, trainer.current_epoch + 1
+        learner.share_validation()
         row: dict[str, float | None] = dict.fromkeys(CURVES)
         row |= {
             "epoch": epoch,
@@ -351,7 +362,8 @@ class Keeper(Callback):
             row["validation_metric"] = None if math.isnan(value) else value
         self.rows.append(row)
         self._judge(row, epoch)
-        write_text(self.folder / "curves.csv", curves_csv(self.rows))
+        if self.group.is_first:
+            write_text(self.folder / "curves.csv", curves_csv(self.rows))
         logger = trainer.logger
         if logger is not None:
             logger.log_metrics({k: v for k, v in row.items() if k != "epoch" and v is not None}, step=epoch)
@@ -392,12 +404,16 @@ class Keeper(Callback):
             self.waited += 1
 
     def _write(self, name: str, epoch: int) -> None:
+        if not self.group.is_first:
+            return
         write_checkpoint(self.folder / name, self.learner.judged, {**self.metadata, "epoch": epoch})
 
     def _save(self, trainer: Trainer) -> None:
         temporary = self.folder / ".resume.pt.tmp"
         try:
             trainer.save_checkpoint(temporary)
+            if not self.group.is_first:
+                return
             temporary.replace(self.folder / "resume.pt")
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -432,27 +448,6 @@ def _plain(value: object) -> bool:
 def _steps(samples: int, recipe: TrainingRecipe) -> int:
     batches = max(1, samples // recipe.batch_size) if samples >= recipe.batch_size else 1
     return math.ceil(batches / recipe.accumulate)
-
-
-def _train_loader(
-    samples: Samples, sampler: SampleOrder, recipe: TrainingRecipe
-) -> DataLoader[dict[str, Any]]:
-    # An incomplete last batch is left out: batch norm of one or two samples would upset a small training.
-    # The order changes every epoch, so no sample is left out for good.
-    return DataLoader(
-        samples,
-        batch_size=recipe.batch_size,
-        sampler=sampler,
-        drop_last=len(sampler) >= recipe.batch_size,
-        num_workers=recipe.workers,
-    )
-
-
-def _validation_loader(task: Task) -> DataLoader[dict[str, Any]] | None:
-    if task.validation is None:
-        return None
-    scenes = WholeScenes(task.validation)
-    return DataLoader(scenes, batch_size=scenes.batch_size(task.training.batch_size), num_workers=0)
 
 
 def _class_weights(task: Task) -> list[float] | None:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sartransfer.errors import OutputError
+from sartransfer.heap import give_back_memory
 from sartransfer.journal import Journal
 from sartransfer.models.aspp import OUTPUT_STRIDE
-from sartransfer.models.segmenter import Segmenter
-from sartransfer.models.split_stage import FLOAT, Features, decode_by_bands, encode, enlarge
+from sartransfer.models.split_stage import FLOAT, Features, Halves, enlarge, enlarge_classes
 from sartransfer.scene import Reading, Window
 from sartransfer.windows import (
     ScenePlan,
@@ -57,6 +57,8 @@ def exact_window(
     for view, window in seen.items():
         logits = turned_back(ask(turned(image[(slice(None), *inside(window, whole))], view)), view)
         found.append(logits[(slice(None), *inside(kept, window))])
+    del image, logits
+    give_back_memory()
     return mixed(found), valid[inside(kept, whole)]
 
 
@@ -80,51 +82,68 @@ def mixed(logits: list[Tensor]) -> Tensor:
 
 def split_windows(
     read: Read,
-    model: Segmenter,
-    device: str,
+    halves: Halves,
     size: Size,
     plan: ScenePlan,
     views: tuple[View, ...],
     done: Container[Window],
     scratch: Path | None,
+    *,
+    classes: bool = False,
 ) -> Iterator[tuple[Window, Tensor, NDArray[np.bool_]]]:
     """Yield windows, logits and valid pixels by the split stage (`models.split_stage`), view after view.
 
-    With `scratch` a later call goes on where this one was stopped.
+    With `scratch` a later call goes on where this one was stopped. With `classes` the windows' classes (h, w) uint8
+    come in place of logits; for one view no logits of full size are made.
     """
     with contextlib.ExitStack() as stack:
         folder = scratch
         if folder is None and not plan.features_in_memory:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sartransfer-")))
+        masks: dict[
+            Window, NDArray[np.uint8]
+        ] = {}  # bits of what is valid: the scene is not read again for it
         answers = [
-            _answers(read, model, device, size, plan, view, folder, str(i)) for i, view in enumerate(views)
+            _answers(read, halves, size, plan, view, folder, str(i), masks) for i, view in enumerate(views)
         ]
+
+    def valid(kept: Window) -> NDArray[np.bool_]:
+        if kept not in masks:  # an earlier call looked at it
+            return read(kept).valid
+        bits = np.unpackbits(masks.pop(kept), count=kept.height * kept.width)
+        return bits.reshape(kept.height, kept.width).astype(bool)
+
     for kept in cut(*size, plan.core):
         if kept in done:
+            continue
+        if classes and len(views) == 1 and views[0] == (0, False):
+            labels = enlarge_classes(answers[0], kept.row, kept.col, kept.height, kept.width)
+            yield kept, labels, valid(kept)
             continue
         found = []
         for view, answer in zip(views, answers, strict=True):
             place = viewed(kept, *size, view)
             found.append(turned_back(enlarge(answer, place.row, place.col, place.height, place.width), view))
-        yield kept, mixed(found), read(kept).valid
+        logits = mixed(found)
+        yield kept, logits.argmax(0).to(torch.uint8) if classes else logits, valid(kept)
 
 
 def _answers(
     read: Read,
-    model: Segmenter,
-    device: str,
+    halves: Halves,
     size: Size,
     plan: ScenePlan,
     view: View,
     folder: Path | None,
     name: str,
+    masks: dict[Window, NDArray[np.uint8]],
 ) -> NDArray[np.float32]:
-    """Return the logits (h, w, K) at 1/16 of one view of the whole scene."""
+    """Return the logits (h, w, K) at 1/16 of one view of the whole scene; fill `masks` from the view as it is."""
     finished = folder / f"answers{name}.npy" if folder else None
     if finished is not None and finished.exists():
         return cast(NDArray[np.float32], np.load(finished, allow_pickle=False))
     height, width = viewed_size(*size, view)
-    cells = rounded(height, model.stride) // OUTPUT_STRIDE, rounded(width, model.stride) // OUTPUT_STRIDE
+    cells = rounded(height, halves.stride) // OUTPUT_STRIDE, rounded(width, halves.stride) // OUTPUT_STRIDE
     channels = plan.features_bytes // (FLOAT * cells[0] * cells[1])
     place = folder / f"features{name}.raw" if folder else None
     record = folder / f"features{name}.done" if folder else None
@@ -132,22 +151,25 @@ def _answers(
         for kept in cut(height, width, plan.core):
             if kept in journal.done:
                 continue
-            seen = grow(kept, plan.halo, model.stride, height, width)
-            image = turned(torch.from_numpy(read(unviewed(seen, *size, view)).data), view)[None].to(device)
+            seen = grow(kept, plan.halo, halves.stride, height, width)
+            data, valid = read(unviewed(seen, *size, view))
+            if view == (0, False):
+                masks[kept] = np.packbits(valid[inside(kept, seen)])
+            image = turned(torch.from_numpy(data), view)[None]
+            del data, valid
             # The zeros of one pass, at the scene's true edges and nowhere else.
-            below = -height % model.stride if seen.row + seen.height == height else 0
-            right = -width % model.stride if seen.col + seen.width == width else 0
-            image = image.contiguous(memory_format=torch.channels_last)
-            with torch.inference_mode():
-                block = encode(model, image, (below, right))[0].cpu()
+            below = -height % halves.stride if seen.row + seen.height == height else 0
+            right = -width % halves.stride if seen.col + seen.width == width else 0
+            block = halves.encode(image, (below, right))[0]
             row, col = kept.row // OUTPUT_STRIDE, kept.col // OUTPUT_STRIDE
             top, left = row - seen.row // OUTPUT_STRIDE, col - seen.col // OUTPUT_STRIDE
-            rows = rounded(kept.height, model.stride) // OUTPUT_STRIDE
-            cols = rounded(kept.width, model.stride) // OUTPUT_STRIDE
+            rows = rounded(kept.height, halves.stride) // OUTPUT_STRIDE
+            cols = rounded(kept.width, halves.stride) // OUTPUT_STRIDE
             features.write(row, col, block[:, top : top + rows, left : left + cols])
             journal.add(kept)
-        with torch.inference_mode():
-            answers = decode_by_bands(model, features, plan.rows, device)
+            del image, block
+            give_back_memory()
+        answers = halves.decode(features, plan.rows)
     if finished is not None:
         _save(finished, answers)
     if place is not None:
@@ -194,6 +216,7 @@ def overlapped_windows(
                 sums = strips[kept.row][:, :, kept.col : kept.col + kept.width]
                 yield kept, sums.log(), read(kept).valid
         strips.pop(top, None)
+        give_back_memory()
 
 
 def _ramp(first: int, last: int, step: int, side: int) -> Tensor:

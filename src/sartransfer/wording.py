@@ -1,9 +1,18 @@
 """Numbers as people write them in a report."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
+UNSEEN_EVENTS = "unseen events"
+"""Relation and name of test sets whose groups training has not seen, whatever the groups are."""
+_EVENTS = re.compile(r"\b(new|unseen|one|no|\d+) event(s?)\b")
+
+
+def group_words(text: str, groups: str) -> str:
+    """Write what the groups are (``events``, ``collections``, ``scenes``) where a sentence of ours says events."""
+    return _EVENTS.sub(lambda m: f"{m[1]} {groups if m[2] else groups.removesuffix('s')}", text)
 
 
 def number_words(value: float | None, *, decimals: int = 3, sign: bool = False) -> str:

@@ -8,7 +8,18 @@ import typer
 from rich.markup import escape
 
 from sartransfer import __version__
-from sartransfer.cli import catalogs, comparing, preparing, scoring
+from sartransfer.cli import (
+    areas,
+    auditing,
+    catalogs,
+    cluster,
+    comparing,
+    fetching,
+    mapping,
+    preparing,
+    scoring,
+    simulating,
+)
 from sartransfer.errors import SartransferError
 from sartransfer.terminal import err, out
 
@@ -31,10 +42,15 @@ def main() -> None:
         _fail(f"{place}{error.strerror}.{hint}")
     except SystemExit as end:
         terminated = type(end).__name__ == "SIGTERMException"  # Lightning's, which would exit with 0
-        if not terminated and not _interrupted(end):
+        stopped = _interrupted(end)
+        if not terminated and stopped is None:
             raise
-        resumes = any(word in sys.argv[1:2] for word in ("compare", "demo", "train", "prepare"))
+        resumes = any(
+            word in sys.argv[1:2] for word in ("compare", "demo", "train", "prepare", "fetch", "simulate")
+        )
         text = "finished runs and epochs are kept, and the same command goes on from there."
+        if notes := getattr(stopped, "__notes__", None):
+            resumes, text = True, " ".join(notes)
         err.print(f"stopped: {text if resumes else 'nothing was written.'}", highlight=False, soft_wrap=True)
         sys.exit(143 if terminated else 130)
 
@@ -44,11 +60,11 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
-def _interrupted(end: BaseException | None) -> bool:
-    """Say whether Ctrl-C is behind an exit: Typer and Lightning catch it and exit in their own ways."""
+def _interrupted(end: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the Ctrl-C behind an exit, if there is one: Typer and Lightning catch it and exit in their own ways."""
     while end is not None and not isinstance(end, KeyboardInterrupt):
         end = end.__cause__ or end.__context__
-    return end is not None
+    return end
 
 
 def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
@@ -72,9 +88,13 @@ app.command()(comparing.compare)
 app.command()(comparing.train)
 app.command()(scoring.evaluate)
 app.command()(scoring.ensemble)
-app.command()(scoring.predict)
+app.command()(mapping.predict)
+app.command()(mapping.vectorize)
+app.command()(areas.areas)
 app.command()(comparing.report)
 app.command()(comparing.schema)
+
+app.command()(auditing.audit)
 
 catalog_app = typer.Typer(no_args_is_help=True, help="List, check and write catalogs of scenes.")
 catalog_app.command("list")(catalogs.list_)
@@ -90,4 +110,18 @@ prepare_app.command()(preparing.sentinel1)
 prepare_app.command()(preparing.icechart)
 prepare_app.command()(preparing.patches)
 prepare_app.command()(preparing.flood)
+prepare_app.command()(preparing.tiles)
 app.add_typer(prepare_app, name="prepare")
+
+cluster_app = typer.Typer(no_args_is_help=True, help="Keys and job files for work on many machines.")
+cluster_app.command()(cluster.keys)
+cluster_app.command()(cluster.job)
+app.add_typer(cluster_app, name="cluster")
+
+fetch_app = typer.Typer(no_args_is_help=True, help="Images from public archives.")
+fetch_app.command()(fetching.flood)
+app.add_typer(fetch_app, name="fetch")
+
+simulate_app = typer.Typer(no_args_is_help=True, help="Scenes made by physics, where none may be shipped.")
+simulate_app.command("sea-ice")(simulating.sea_ice)
+app.add_typer(simulate_app, name="simulate")

@@ -1,12 +1,24 @@
 """Commands that train and compare: demo, compare, train, report, schema."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from sartransfer.cli.options import Device, Out, Overrides, RecipePath, read_recipe
+from sartransfer.cli.options import (
+    ClusterKeys,
+    ClusterPlain,
+    ClusterWords,
+    Device,
+    Devices,
+    Out,
+    Overrides,
+    RecipePath,
+    read_recipe,
+    with_devices,
+)
 from sartransfer.errors import SartransferError
 from sartransfer.terminal import Watcher, err, failure_words, out, show_estimate, show_path, show_verdict
 
@@ -43,10 +55,17 @@ def compare(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes and train nothing.")] = False,
     device: Device = "auto",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each with its share of the cores.")] = 1,
+    devices: Devices = None,
+    cluster: ClusterWords = None,
+    cluster_tls: ClusterKeys = None,
+    cluster_plain: ClusterPlain = False,
     overrides: Overrides = None,
 ) -> None:
     """Train every start with every seed, score them, and say which is better and whether that is certain."""
-    read = read_recipe(recipe, overrides, folder)
+    read = read_recipe(recipe, with_devices(overrides, devices), folder)
+    if cluster and jobs > 1:
+        raise SartransferError("--jobs is for this machine: with --cluster, say how many workers (local:4).")
+    from sartransfer.cluster import open_cluster
     from sartransfer.comparison import compare as run
     from sartransfer.plan import plan_comparison
     from sartransfer.report import write_figures, write_report
@@ -54,8 +73,13 @@ def compare(
     if dry_run:
         show_estimate(plan_comparison(read, folder), device)
         return
-    with Watcher() as watcher:
-        result = run(read, folder, device=device, jobs=jobs, watcher=watcher)
+    with Watcher() as watcher, ExitStack() as stack:
+        opened = (
+            stack.enter_context(open_cluster(cluster, keys=cluster_tls, plain=cluster_plain))
+            if cluster
+            else None
+        )
+        result = run(read, folder, device=device, jobs=jobs, cluster=opened, watcher=watcher)
     runs = result.results["runs"]
     if len(result.failed) < len(runs):
         show_verdict(result)
@@ -73,10 +97,11 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Which seed; default: the recipe's first.")] = None,
     device: Device = "auto",
+    devices: Devices = None,
     overrides: Overrides = None,
 ) -> None:
     """Train one run of a recipe: one start, one seed; `compare` with the same folder finds it finished."""
-    read = read_recipe(recipe, overrides, folder)
+    read = read_recipe(recipe, with_devices(overrides, devices), folder)
     from sartransfer.comparison import train_one
 
     name = initialization or list(read.initializations)[-1]

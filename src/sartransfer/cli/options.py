@@ -35,6 +35,29 @@ CatalogOption = Annotated[Path | None, typer.Option("--catalog", help="Or from t
 DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Or from a known dataset: NAME=FOLDER.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for runs and results.")]
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Processes that share each batch, one a GPU (or on cores); as --set training.devices=N."
+    ),
+]
+ClusterWords = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="Run as tasks on workers: local:4, slurm:8,cores=4,..., kubernetes:8,image=..., tls://HOST:PORT or "
+        "file:SCHEDULER.json (docs/clusters.md).",
+    ),
+]
+ClusterKeys = Annotated[
+    Path | None,
+    typer.Option(
+        "--cluster-tls", help="Folder with the keys of a running cluster (sartransfer cluster keys)."
+    ),
+]
+ClusterPlain = Annotated[
+    bool, typer.Option("--cluster-plain", help="Join a cluster beyond this machine without encryption.")
+]
 CatalogSource = Annotated[
     str,
     typer.Argument(
@@ -53,6 +76,11 @@ def read_recipe(path: Path, overrides: list[str] | None = None, folder: Path | N
     if kept is not None and kept.exists() and kept.samefile(path):
         raise OutputError(f"{path} would be replaced by the resolved recipe. Choose another folder (-o).")
     return recipe
+
+
+def with_devices(overrides: list[str] | None, devices: int | None) -> list[str] | None:
+    """Return the overrides, with the number of devices among them where it is given."""
+    return overrides if devices is None else [*(overrides or ()), f"training.devices={devices}"]
 
 
 def open_scenes(source: str) -> "Catalog":

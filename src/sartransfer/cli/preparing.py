@@ -114,6 +114,93 @@ def flood(
     show_path("provenance", made.provenance)
 
 
+def tiles(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A catalog of scenes with masks and events (group).", metavar="[CATALOG]"),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the tiles and their catalog.")
+    ] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("--pair", help="Instead of a catalog: EVENT=BEFORE|AFTER|MASK (repeatable)."),
+    ] = None,
+    tests: Annotated[
+        list[str] | None, typer.Option("--test", help="An event that is held out whole (repeatable).")
+    ] = None,
+    validation: Annotated[
+        list[str] | None, typer.Option("--validation", help="An event to validate on (repeatable).")
+    ] = None,
+    counts: Annotated[
+        str | None,
+        typer.Option(help="As the flood paper: 156,20,20 tiles drawn from all events, all filtered."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of that draw.")] = 0,
+    size: Annotated[int, typer.Option(min=1, help="Pixels a side.")] = 256,
+    min_flooded: Annotated[
+        float, typer.Option(help="Least share flooded of a training tile; tests are kept whole.")
+    ] = 0.1,
+    min_known: Annotated[
+        float, typer.Option(help="Least share of a training tile with label and value.")
+    ] = 0.7,
+    flooded: Annotated[str, typer.Option(help="The class whose share counts.")] = "flooded",
+) -> None:
+    """Cut mapped floods into tiles: training where it is flooded, tests whole, split by event, all hashed."""
+    from sartransfer.errors import InputError
+    from sartransfer.prepare import TileSettings, pair_catalog, prepare_tiles
+
+    if folder is None:
+        raise InputError("--out is missing: name a folder.")
+    if (source is None) == (not pairs):
+        raise InputError("name a catalog, or pairs (--pair EVENT=BEFORE|AFTER|MASK).")
+    scenes = open_scenes(source) if source is not None else pair_catalog(dict(_pair(p) for p in pairs or ()))
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("cutting", total=len(scenes.entries))
+        made = prepare_tiles(
+            scenes,
+            folder,
+            TileSettings(size, min_flooded, min_known, flooded),
+            tests=tests or (),
+            validation=validation or (),
+            counts=_counts(counts) if counts else None,
+            seed=seed,
+            progress=lambda done, of: bar.update(task, completed=done, total=of),
+        )
+    table = Table("split", "event", "tiles", title=escape(f"{size} px, {made.hash[:12]}"))
+    for split, events in made.counts.items():
+        for event, number in events.items():
+            table.add_row(escape(split), escape(event), str(number))
+    out.print(table)
+    out.print("left out: " + ", ".join(f"{n} {why}" for why, n in made.left_out.items()), highlight=False)
+    for name, number in made.filtered_tests.items():
+        out.print(
+            escape(f"{name} filtered as training: {number} tiles ({made.filtered.name})"), highlight=False
+        )
+    show_path("catalog", made.catalog)
+    show_path("listing", made.listing)
+
+
+def _pair(words: str) -> tuple[str, tuple[Path, Path, Path]]:
+    from sartransfer.errors import InputError
+
+    event, sign, rest = words.partition("=")
+    files = [Path(p.strip()) for p in rest.split("|")]
+    if not sign or not event or len(files) != 3:
+        raise InputError(f"--pair {words!r}: give EVENT=BEFORE|AFTER|MASK.")
+    return event, (files[0], files[1], files[2])
+
+
+def _counts(words: str) -> tuple[int, int, int]:
+    from sartransfer.errors import InputError
+
+    try:
+        first, second, third = (int(w) for w in words.split(","))
+    except ValueError as error:
+        raise InputError(f"--counts {words!r}: give training,validation,test such as 156,20,20.") from error
+    return first, second, third
+
+
 def sentinel1(
     product: Annotated[
         Path,

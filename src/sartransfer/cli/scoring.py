@@ -1,4 +1,4 @@
-"""Commands that use checkpoints: evaluate, ensemble, predict."""
+"""Commands that score checkpoints: evaluate, ensemble."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +17,11 @@ from sartransfer.cli.options import (
     Views,
     check_one_source,
     open_scored_scenes,
+    read_recipe,
     splits_to_score,
 )
 from sartransfer.errors import OutputError, SartransferError
-from sartransfer.terminal import err, out, score_table, show_path
+from sartransfer.terminal import out, score_table, show_path
 
 if TYPE_CHECKING:
     from sartransfer.catalog import Catalog
@@ -57,9 +58,10 @@ def evaluate(
     device = choose_device(device)
     read = read_checkpoint(checkpoint, which=chosen_weights(checkpoint))
     found = open_scored_scenes(recipe, catalog, dataset, read.classes)
+    strata = read_recipe(recipe).strata if recipe else None
     collected = {}
     for name in splits_to_score(found, test_set):
-        scores = evaluate_checkpoint(read, found, name, device=device, views=views)
+        scores = evaluate_checkpoint(read, found, name, device=device, views=views, strata=strata)
         out.print(score_table(name, scores.confusion, scores.classes, scores.top2()))
         collected[name] = scores_json(scores)
         _log(checkpoint, read.metadata.get("identity"), found, name)
@@ -157,51 +159,3 @@ def _log(path: Path, identity: object, catalog: "Catalog", split: str) -> None:
 
     folder = path if path.is_dir() else path.parent
     log_look(folder / "test-looks.jsonl", split, str(identity), catalog=catalog.name)
-
-
-def predict(
-    checkpoint: CheckpointPath,
-    scene: Annotated[
-        str,
-        typer.Argument(
-            help="A scene: GeoTIFF, PNG, JPEG or .npz; several files of one scene as 'BEFORE|AFTER'.",
-            metavar="SCENE",
-        ),
-    ],
-    target: Annotated[Path, typer.Option("--out", "-o", help="The map to write: a GeoTIFF.")],
-    bands: Annotated[
-        str | None,
-        typer.Option(
-            help="What the bands are, in file order, where the file does not say: VV=sigma0_db,VH=sigma0_db; "
-            "for several files 'before=sigma0_db|after=sigma0_db'."
-        ),
-    ] = None,
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Write class probabilities too, as MAP-probabilities.tif.")
-    ] = False,
-    overwrite: Overwrite = False,
-    views: Views = None,
-    device: Device = "auto",
-) -> None:
-    """Map a scene with a trained network: classes as a GeoTIFF, georeferenced as the scene."""
-    from sartransfer.mapping import predict_scene
-    from sartransfer.predict import choose_device
-
-    result = predict_scene(
-        checkpoint,
-        scene,
-        target,
-        bands=bands,
-        probabilities=probabilities,
-        overwrite=overwrite,
-        views=views,
-        device=choose_device(device),
-    )
-    total = sum(result.counts.values())
-    for name, count in result.counts.items():
-        out.print(f"{name}: {count} pixels, {count / total:.1%}", highlight=False)
-    for warning in result.warnings:
-        err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
-    show_path("map", result.path)
-    if result.probabilities:
-        show_path("probabilities", result.probabilities)

@@ -7,39 +7,85 @@ right one (NE) validates. Theirs cuts the labels only, so that training patches 
 on a side when all of it is.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sartransfer.errors import InputError, one_of
-from sartransfer.scene import Window
+from sartransfer.catalog import TRAIN, VALIDATION, Catalog, Entry
+from sartransfer.data.ground import pixel_metres
+from sartransfer.errors import CatalogError, InputError
+from sartransfer.parts import SIDES, Cut, Part, Side
+from sartransfer.readers import open_entry
+from sartransfer.recipe import HalvesRecipe
+from sartransfer.scene import Scene, Window
 
-Side = Literal["upper-right", "lower-left"]
-SIDES: tuple[Side, ...] = ("upper-right", "lower-left")
+__all__ = [
+    "SIDES",
+    "VALIDATES",
+    "Cut",
+    "Side",
+    "cut_in_half",
+    "cut_scene",
+    "half_mask",
+    "half_window",
+    "is_on_side",
+    "take_halves",
+]
+
 VALIDATES: Side = "upper-right"
+COMPASS: dict[str, Side] = {"ne": "upper-right", "sw": "lower-left"}
+"""The sides as the paper's code calls them, on a map whose top is north."""
+ROWS = 256  # lines read at a time where a footprint is looked for
+STEPS = 500  # pixels along the longer side of a thinned footprint: the cut is known to 1/1000 of the scene
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A straight line through a scene's grid."""
+def take_halves(catalog: Catalog, recipe: HalvesRecipe) -> Catalog:
+    """Cut training scenes in two: one half stays in ``train``, the other becomes ``validation``.
 
-    row: float
-    """A point on it: pixels from the upper edge of the grid; a pixel's centre is half a pixel in."""
-    col: float
-    """Pixels from the left edge."""
-    normal: tuple[float, float]
-    """(rows, columns) of length 1, towards the upper right side."""
+    A scene ``id`` becomes the entries ``id-sw`` and ``id-ne``: the same files, each with its `Part`, beyond which
+    neither pixels nor labels are read. A buffer is taken from the training half.
 
-    def __post_init__(self) -> None:
-        if not np.isclose(np.hypot(*self.normal), 1.0):
-            raise InputError(f"normal={self.normal}: must have the length 1.")
+    Args:
+        catalog: with a split ``train`` and no ``validation``. recipe: which scenes, which side, what buffer.
 
-    def distance(self, rows: NDArray[np.floating], cols: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the pixels between points and the line: positive on the upper right side."""
-        down, right = self.normal
-        return np.asarray(down * (rows - self.row) + right * (cols - self.col), dtype=np.float64)
+    Raises:
+        CatalogError: no such scene in training, a month wanted of a scene without a time, validation exists already.
+        InputError: a scene without values, or a buffer in metres where a pixel has no length in metres.
+    """
+    if catalog.in_split(VALIDATION):
+        raise CatalogError(
+            f"catalog {catalog.name!r} has a validation split already. Leave data.validation.halves out, or clear it."
+        )
+    chosen = _chosen(catalog, recipe)
+    entries: list[Entry] = []
+    for entry in catalog.entries:
+        if entry.id not in chosen:
+            entries.append(entry)
+            continue
+        scene = open_entry(entry)
+        cut = cut_scene(scene)
+        buffer = recipe.buffer_m / pixel_metres(scene) if recipe.buffer_m else 0.0
+        for name, side in reversed(COMPASS.items()):  # training first, where the NE half validates
+            held = name == recipe.side
+            part = Part(cut, side, 0.0 if held else buffer)
+            part.window(scene.height, scene.width)  # an empty half is told of now
+            split = VALIDATION if held else TRAIN
+            entries.append(replace(entry, id=f"{entry.id}-{name}", split=split, part=part))
+    return catalog.with_entries(entries)
+
+
+def cut_scene(scene: Scene) -> Cut:
+    """Cut the footprint of a scene in half: `cut_in_half` on a thinned mask of its valid pixels, read by lines."""
+    step = max(1, max(scene.height, scene.width) // STEPS)
+    valid = np.concatenate([v[:, ::step] for v in _lines(scene, step)])
+    cut = cut_in_half(valid)
+    if step == 1:
+        return cut
+    # A thinned pixel stands for the upper left one of its square: its centre lies at half a fine pixel.
+    offset = 0.5 - 0.5 * step
+    return Cut(cut.row * step + offset, cut.col * step + offset, cut.normal)
 
 
 def cut_in_half(valid: NDArray[np.bool_]) -> Cut:
@@ -63,31 +109,55 @@ def cut_in_half(valid: NDArray[np.bool_]) -> Cut:
 
 def half_mask(cut: Cut, side: Side, window: Window, buffer: float = 0.0) -> NDArray[np.bool_]:
     """Say which pixels of a window have their centre on a side, more than `buffer` pixels from the cut: (h, w)."""
-    _check(side, buffer)
-    rows = np.arange(window.row, window.row + window.height)[:, None] + 0.5
-    cols = np.arange(window.col, window.col + window.width)[None, :] + 0.5
-    distance = cut.distance(rows, cols)
-    return np.asarray(distance > buffer if side == "upper-right" else distance < -buffer)
+    return Part(cut, side, buffer).mask(window)
 
 
 def is_on_side(cut: Cut, side: Side, window: Window, buffer: float = 0.0) -> bool:
     """Say whether every pixel of a window has its centre on a side, more than `buffer` pixels from the cut."""
-    _check(side, buffer)
-    rows = np.array([0.5, window.height - 0.5])[:, None] + window.row
-    cols = np.array([0.5, window.width - 0.5])[None, :] + window.col
-    distance = cut.distance(rows, cols)  # a window is convex: its corners tell
-    return bool((distance > buffer).all() if side == "upper-right" else (distance < -buffer).all())
+    return Part(cut, side, buffer).holds(window)
 
 
 def half_window(cut: Cut, side: Side, height: int, width: int) -> Window:
     """Return the smallest window that holds all of a side: a whole half, to be read and masked in one pass."""
-    _check(side, 0.0)
-    whole = Window(0, 0, height, width)
-    mask = half_mask(cut, side, whole)
-    if not mask.any():
-        raise InputError(f"the cut leaves nothing of {height} x {width} pixels on the side {side!r}.")
-    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return Window(int(rows[0]), int(cols[0]), int(rows[-1] - rows[0]) + 1, int(cols[-1] - cols[0]) + 1)
+    return Part(cut, side).window(height, width)
+
+
+def _chosen(catalog: Catalog, recipe: HalvesRecipe) -> set[str]:
+    train = catalog.in_split(TRAIN)
+    ids = {e.id for e in train}
+    unknown = [s for s in recipe.scenes if s not in ids]
+    if unknown:
+        raise CatalogError(
+            f"data.validation.halves.scenes: {', '.join(unknown)} is not among the training scenes of catalog "
+            f"{catalog.name!r}: {', '.join(sorted(ids)[:20])}."
+        )
+    chosen = set(recipe.scenes)
+    if not recipe.months:
+        return chosen
+    months: dict[int, list[str]] = {}
+    for entry in train:
+        time = entry.time or open_entry(entry).time
+        if time is None:
+            raise CatalogError(
+                f"data.validation.halves.months: entry {entry.id!r} has no time. Fill the catalog's column `time`, or "
+                "name the scenes (data.validation.halves.scenes)."
+            )
+        months.setdefault(time.month, []).append(entry.id)
+    missing = [m for m in recipe.months if m not in months]
+    if missing:
+        raise CatalogError(
+            f"data.validation.halves.months: no training scene of catalog {catalog.name!r} is of month "
+            f"{', '.join(map(str, missing))}; there are {', '.join(map(str, sorted(months)))}."
+        )
+    return chosen | {i for m in recipe.months for i in months[m]}
+
+
+def _lines(scene: Scene, step: int) -> Iterator[NDArray[np.bool_]]:
+    """Yield where every `step`-th line of a scene is valid, some lines at a time."""
+    block = max(step, ROWS // step * step)
+    for row in range(0, scene.height, block):
+        window = Window(row, 0, min(block, scene.height - row), scene.width)
+        yield scene.read(window=window).valid[::step]
 
 
 def _corners(valid: NDArray[np.bool_]) -> tuple[NDArray[np.float64], ...]:
@@ -108,10 +178,3 @@ def _corners(valid: NDArray[np.bool_]) -> tuple[NDArray[np.float64], ...]:
     at = int(np.lexsort((-ring[:, 0], np.round(ring[:, 1], 6)))[0])
     turn = 1 if ring[(at + 1) % 4][0] < ring[(at - 1) % 4][0] else -1
     return tuple(ring[(at + turn * k) % 4] for k in range(4))
-
-
-def _check(side: str, buffer: float) -> None:
-    if side not in SIDES:
-        raise InputError(one_of("side", side, SIDES))
-    if not (np.isfinite(buffer) and buffer >= 0):
-        raise InputError(f"buffer={buffer}: must be 0 or more pixels.")

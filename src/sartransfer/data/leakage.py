@@ -187,14 +187,30 @@ def _lines(scene: Scene) -> Lines:
 
 def _shared(kind: Kind, entries: Sequence[Entry], keys: Sequence[tuple[str, ...]]) -> Iterator[Leak]:
     """Yield, for each entry, the first of each earlier split with which it shares a key."""
-    holders: dict[str, dict[str, Entry]] = {}
+    holders: dict[str, dict[str, list[Entry]]] = {}
     for entry, mine in zip(entries, keys, strict=True):
         split = entry.split or ""
-        partners = {s: e for key in mine for s, e in holders.get(key, {}).items() if s != split}
+        partners: dict[str, Entry] = {}
+        for key in mine:
+            for other, held in holders.get(key, {}).items():
+                first = next((e for e in held if other != split and not _cut_apart(e, entry)), None)
+                if first is not None:
+                    partners[other] = first
         for other, partner in partners.items():
             yield Leak(kind, other, partner.id, split, entry.id)
         for key in mine:
-            holders.setdefault(key, {}).setdefault(split, entry)
+            held = holders.setdefault(key, {}).setdefault(split, [])
+            if entry.part is not None or all(
+                e.part for e in held
+            ):  # of whole scenes the first stands for all
+                held.append(entry)
+
+
+def _cut_apart(one: Entry, other: Entry) -> bool:
+    """Say whether two entries are the two sides of one scene: they share its group and footprint, and no pixel."""
+    if one.part is None or other.part is None or one.assets != other.assets:
+        return False
+    return one.part.cut == other.part.cut and one.part.side != other.part.side
 
 
 def _overlapping(entries: Sequence[Entry], scenes: Sequence[Scene]) -> Iterator[Leak]:
@@ -224,7 +240,7 @@ def _overlapping(entries: Sequence[Entry], scenes: Sequence[Scene]) -> Iterator[
         {tuple(sorted((int(p), int(q)))) for p, q in tree.query(shapes, predicate="intersects").T}
     ):
         one, two = entries[owners[a]], entries[owners[b]]
-        if one.split == two.split or (owners[b], one.split or "") in seen:
+        if one.split == two.split or (owners[b], one.split or "") in seen or _cut_apart(one, two):
             continue
         smaller = min(shapes[a].area, shapes[b].area)
         if shapes[a].intersection(shapes[b]).area > LEAST_OVERLAP * smaller:

@@ -1,5 +1,6 @@
 """Samples: what a network is trained on and judged by, cut from the scenes of a catalog."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,9 @@ from torch.utils.data import Dataset, Sampler
 from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
 from sartransfer.contract import InputContract
 from sartransfer.data.augment import augment
-from sartransfer.data.sampling import bootstrap_scenes
+from sartransfer.data.cache import DecodedScenes
+from sartransfer.data.ground import in_pixels
+from sartransfer.data.sampling import bootstrap_scenes, class_shares
 from sartransfer.errors import CatalogError, InputError
 from sartransfer.readers import open_entry, read_label
 from sartransfer.recipe import AugmentRecipe, PatchRecipe
@@ -21,7 +24,8 @@ from sartransfer.scene import Scene, Window
 CACHE_BYTES = (
     3 << 30
 )  # scenes are kept decoded in memory up to this much together; beyond it they are read anew
-TRIES = 50  # places tried before a scene is said to have too little label
+TRIES = 200  # places tried before a scene is said to have too little label
+PLACES = 20_000  # places tried before a half is said to be too small for a patch: no pixel is read for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class SceneStore:
         *,
         chip: int | None = None,
         cache_bytes: int = CACHE_BYTES,
+        cache: str = "none",
     ) -> None:
         """Open every scene (no pixel is read).
 
@@ -52,27 +57,50 @@ class SceneStore:
             catalog: for the classes and label values. entries: which scenes, in order.
             contract: inputs and normalization. chip: cut this many pixels from each centre.
             cache_bytes: how much decoded data may stay in memory.
+            cache: keep scenes decoded on disk instead (`data.cache`): a key of `decoded.KINDS`, or ``none``.
 
         Raises:
-            InputError, UnitError: a scene that cannot be what the contract expects.
+            InputError, UnitError: a scene that cannot be what the contract expects, or scenes too large to be kept.
         """
         self.catalog, self.entries, self.contract = catalog, tuple(entries), contract
         self.scenes = tuple(open_entry(entry) for entry in self.entries)
         for scene in self.scenes:
             contract.check(scene)
-        self._windows = tuple(_centre(scene, chip) for scene in self.scenes)
+        self._windows = tuple(
+            _centre(scene, chip) if entry.part is None else entry.part.window(scene.height, scene.width)
+            for entry, scene in zip(self.entries, self.scenes, strict=True)
+        )
         need = sum(w.height * w.width * (4 * len(contract.bands) + 2) for w in self._windows)
         self._cache: dict[int, tuple[NDArray[np.float32], NDArray[np.bool_], Target]] | None = (
-            {} if need <= cache_bytes else None
+            {} if need <= cache_bytes and cache == "none" else None
+        )
+        self._decoded = (
+            None if cache == "none" else DecodedScenes(catalog, self.entries, self.scenes, contract, cache)
         )
 
     def __len__(self) -> int:
         return len(self.entries)
 
+    def without_pixels(self) -> "SceneStore":
+        """Return the same scenes with nothing decoded yet, for another process to read for itself."""
+        other = copy.copy(self)
+        other._cache = None if self._cache is None else {}
+        return other
+
+    def prepare(self) -> None:
+        """Decode into the cache on disk what is not there yet; nothing without one."""
+        if self._decoded is not None:
+            self._decoded.prepare()
+
     def shape(self, index: int) -> tuple[int, int]:
         """Height and width of what scene `index` yields."""
         window = self._windows[index]
         return window.height, window.width
+
+    def holds(self, index: int, window: Window) -> bool:
+        """Say whether a window of what scene `index` yields lies wholly in the part of the scene that it is."""
+        part = self.entries[index].part
+        return part is None or part.holds(self._placed(index, window))
 
     def read(
         self, index: int, window: Window | None = None
@@ -93,18 +121,43 @@ class SceneStore:
         mask = None if target.mask is None else target.mask[rows, cols]
         return image[:, rows, cols], valid[rows, cols], Target(mask, target.category)
 
+    def read_mask(self, index: int, window: Window) -> NDArray[np.uint8] | None:
+        """Return what is known of a window in scene `index` alone: classes (H, W); None for a chip."""
+        if self._decoded is None or self.entries[index].label is None:
+            return self.read(index, window)[2].mask
+        return self._decoded.read_label(index, self._placed(index, window))
+
+    def read_into(
+        self, index: int, window: Window, image: NDArray[np.float32], valid: NDArray[np.bool_]
+    ) -> NDArray[np.uint8] | None:
+        """Fill image (C, H, W) and valid (H, W), parts of a batch that is used again, with a window; return its mask.
+
+        The same numbers as `read`; with a cache on disk in one pass, without arrays in between.
+        """
+        if self._decoded is None:
+            image[:], valid[:], target = self.read(index, window)
+            return target.mask
+        place = self._placed(index, window)
+        self._decoded.read_into(index, place, image, valid)
+        return self._decoded.read_label(index, place)
+
     def _decode(
         self, index: int, window: Window | None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], Target]:
-        base = self._windows[index]
-        place = base if window is None else Window(base.row + window.row, base.col + window.col,
-                                                   window.height, window.width)  # fmt: skip
-        image, valid = self.contract.read(self.scenes[index], place)
+        place = self._windows[index] if window is None else self._placed(index, window)
         entry = self.entries[index]
+        if self._decoded is not None:
+            image, valid, mask = self._decoded.read(index, place)
+            return image, valid, Target(mask, -1 if mask is not None else category_index(self.catalog, entry))
+        image, valid = self.contract.read(self.scenes[index], place)
         if entry.label is None:
             return image, valid, Target(None, category_index(self.catalog, entry))
         mask = np.where(valid, read_label(entry, self.catalog, place), np.uint8(IGNORE_INDEX))
         return image, valid, Target(mask, -1)
+
+    def _placed(self, index: int, window: Window) -> Window:
+        base = self._windows[index]
+        return Window(base.row + window.row, base.col + window.col, window.height, window.width)
 
 
 class Samples(Dataset[dict[str, Any]]):
@@ -130,9 +183,13 @@ class Samples(Dataset[dict[str, Any]]):
             seed: of the run. bootstrap: see `sampling.bootstrap_scenes`.
 
         Raises:
-            InputError: whole scenes of several sizes, which cannot be batched.
+            InputError: whole scenes of several sizes, which cannot be batched; a size in metres of scenes whose pixels
+                have none, or differ. RecipeError: data.patch.min_class names a class that is not there.
         """
-        self.store, self.patch, self.recipe, self.seed, self.epoch = store, patch, recipe, seed, 0
+        store.prepare()  # once, and not in each process that reads beside the training
+        self.store, self.recipe, self.seed, self.epoch = store, recipe, seed, 0
+        self.patch = patch = None if patch is None else in_pixels(patch, store.scenes)
+        self.shares = class_shares(patch, store.catalog.classes) if patch else {}
         classes = scene_classes(store)
         self.scenes = bootstrap_scenes(len(store), seed, classes) if bootstrap else np.arange(len(store))
         self.classes = (
@@ -167,24 +224,44 @@ class Samples(Dataset[dict[str, Any]]):
         return sample
 
     def _draw(self, scene: int, patch: PatchRecipe, generator: np.random.Generator) -> Window:
+        """Draw places until one lies wholly in the scene (or its half) and its label has enough of what counts."""
+        size = patch.size or 0
         height, width = self.store.shape(scene)
-        if patch.size > height or patch.size > width:
+        if size > height or size > width:
             raise InputError(
                 f"scene {self.store.entries[scene].id!r} of {height} x {width} pixels is smaller than "
-                f"data.patch.size={patch.size}."
+                f"data.patch.size={size}."
             )
-        for _ in range(TRIES):
-            row = int(generator.integers(height - patch.size + 1))
-            col = int(generator.integers(width - patch.size + 1))
-            window = Window(row, col, patch.size, patch.size)
-            mask = self.store.read(scene, window)[2].mask
-            if mask is None or (mask != IGNORE_INDEX).mean() >= patch.min_labelled:
+        looked = 0
+        for _ in range(PLACES):
+            row = int(generator.integers(height - size + 1))
+            col = int(generator.integers(width - size + 1))
+            window = Window(row, col, size, size)
+            if not self.store.holds(scene, window):
+                continue
+            mask = self.store.read_mask(scene, window)
+            if mask is None or _has_enough(mask, patch.min_labelled, self.shares):
                 return window
+            looked += 1
+            if looked == TRIES:
+                break
+        what = f"scene {self.store.entries[scene].id!r}: no patch of {patch.side_words}"
+        if looked == 0:
+            raise CatalogError(
+                f"{what} lies wholly in its half of the scene. Take smaller patches (data.patch) or a smaller buffer."
+            )
+        wanted = "".join(f" and {share:.0%} of it {name}" for name, share in patch.min_class.items())
         raise CatalogError(
-            f"scene {self.store.entries[scene].id!r}: no patch of {patch.size} px with "
-            f"{patch.min_labelled:.0%} of its label known was found in {TRIES} tries. "
-            "Lower data.patch.min_labelled, or leave the scene out."
+            f"{what} with {patch.min_labelled:.0%} of its label known{wanted} was found in {looked} tries. "
+            "Lower data.patch.min_labelled or min_class, or leave the scene out."
         )
+
+
+def _has_enough(mask: NDArray[np.uint8], labelled: float, shares: dict[int, float]) -> bool:
+    """Say whether enough of a patch's label is known, and enough of it is of each class that counts."""
+    if (mask != IGNORE_INDEX).mean() < labelled:
+        return False
+    return all((mask == index).mean() >= share for index, share in shares.items())
 
 
 class EpochSampler(Sampler[int]):
@@ -208,6 +285,7 @@ class WholeScenes(Dataset[dict[str, Any]]):
     """Whole scenes in catalog order, for validation: ``image``, ``mask`` and ``index``."""
 
     def __init__(self, store: SceneStore) -> None:
+        store.prepare()
         self.store = store
 
     def __len__(self) -> int:

@@ -1,11 +1,13 @@
 """From the data part of a recipe to scenes in splits, and to what a network trains on."""
 
+import inspect
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sartransfer.catalog import IGNORE_INDEX, TRAIN, VALIDATION, Catalog, read_catalog
 from sartransfer.contract import InputContract
 from sartransfer.data.datasets import DATASETS
+from sartransfer.data.halves import take_halves
 from sartransfer.data.leakage import check_leakage, refuse_leaks
 from sartransfer.data.levels import take_level
 from sartransfer.data.noise import flip_labels
@@ -20,7 +22,7 @@ from sartransfer.data.splits import (
 )
 from sartransfer.errors import CatalogError, RecipeError, one_of
 from sartransfer.readers import open_entry
-from sartransfer.recipe import DataRecipe
+from sartransfer.recipe import DataRecipe, ExternalRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ def open_catalog(data: DataRecipe, *, check: bool = True, need_training: bool = 
 
     Labels are cut to their level and classes left out first; then test sets of whole groups are taken out, then
     validation by whole groups (unless the catalog has one), then test sets of so many patches a class, from the
-    groups that training keeps; training labels are made wrong last, where that is asked for. With `check`, the same
+    groups that training keeps; then test sets from other data join, and training scenes are cut in halves; training
+    labels are made wrong last, where that is asked for. With `check`, the same
     scene, footprint, content or continued image on both sides of a split is an error (`LeakageError`), except as
     `same_scenes` says. Without `need_training` a catalog of test sets alone will do.
     """
@@ -63,13 +66,18 @@ def open_catalog(data: DataRecipe, *, check: bool = True, need_training: bool = 
         raise CatalogError(
             f"catalog {catalog.name!r} has no scene in the split 'train': nothing to learn from."
         )
-    if data.validation.fraction > 0 and not catalog.in_split(VALIDATION):
+    halves = data.validation.halves
+    if halves is None and data.validation.fraction > 0 and not catalog.in_split(VALIDATION):
         catalog = assign_validation(catalog, data.validation.fraction, data.validation.seed)
     for name, test in data.tests.items():
         if test.per_class is not None:
             catalog = draw_per_class(catalog, name, test.per_class, test.seed)
-    if check:
+    for name, external in data.external.items():
+        catalog = _with_external(catalog, name, external)
+    if check:  # before scenes are cut in halves, which share group and footprint and no pixel
         refuse_leaks(check_leakage(catalog), allowed=data.same_scenes, drawn=_drawn(data))
+    if halves is not None:
+        catalog = take_halves(catalog, halves)
     return flip_labels(catalog, data.label_noise) if data.label_noise else catalog
 
 
@@ -87,9 +95,9 @@ def open_training_data(
     contract = resolve_contract(data.bands, open_entry(entries[0]))
     if data.normalization == "training":
         contract = fit_normalization(contract, (open_entry(entry) for entry in entries))
-    train = SceneStore(reduced, entries, contract, chip=data.chip)
+    train = SceneStore(reduced, entries, contract, chip=data.chip, cache=data.cache)
     held = reduced.in_split(VALIDATION)
-    validation = SceneStore(reduced, held, contract, chip=data.chip) if held else None
+    validation = SceneStore(reduced, held, contract, chip=data.chip, cache=data.cache) if held else None
     return TrainingData(reduced, contract, train, validation)
 
 
@@ -97,14 +105,59 @@ def _drawn(data: DataRecipe) -> tuple[str, ...]:
     return tuple(name for name, test in data.tests.items() if test.per_class is not None)
 
 
-def _named(data: DataRecipe) -> Catalog:
+def _with_external(catalog: Catalog, name: str, external: ExternalRecipe) -> Catalog:
+    """Add the scenes of another catalog as the test set `name`; its classes and label values must agree with ours."""
+    where = f"data.external.{name}"
+    if name in catalog.splits:
+        raise RecipeError(
+            f"{where}: catalog {catalog.name!r} has a split {name!r} already. Give another name."
+        )
+    other = _named(external, where)
+    if other.classes and other.classes != catalog.classes:
+        raise RecipeError(
+            f"{where}: its classes are {', '.join(other.classes)}; ours are {', '.join(catalog.classes)}. They must be "
+            "the same, in the same order."
+        )
+    found = other.in_split(external.split) if external.split else other.entries
+    if not found:
+        raise RecipeError(f"{where}: " + one_of("split", external.split, other.splits))
+    ours, theirs = (c.label_values or _plain(catalog) for c in (catalog, other))
+    differ = sorted(v for v in ours.keys() & theirs.keys() if ours[v] != theirs[v])
+    if differ:
+        raise RecipeError(
+            f"{where}: label value {differ[0]} means another class there than in {catalog.name!r}. Write the labels of "
+            "one of them anew, so that a value means one thing."
+        )
+    theirs_named = (  # a name of a group means nothing in another dataset: images and places tell what is the same
+        replace(e, id=f"{name}/{e.id}", group=f"{name}/{e.group}" if e.group else None, split=name)
+        for e in found
+    )
+    entries = (*catalog.entries, *theirs_named)
+    return replace(
+        catalog,
+        entries=entries,
+        label_values={} if ours == theirs == _plain(catalog) else {**ours, **theirs},
+        source=f"{catalog.source}; {name}: {other.source}",
+    )
+
+
+def _plain(catalog: Catalog) -> dict[int, int]:
+    return {i: i for i in (*range(len(catalog.classes)), IGNORE_INDEX)}
+
+
+def _named(data: DataRecipe | ExternalRecipe, where: str = "data") -> Catalog:
     if data.catalog is not None:
         return read_catalog(Path(data.catalog))
     if data.dataset not in DATASETS:
-        raise RecipeError(one_of("data.dataset", data.dataset, DATASETS))
+        raise RecipeError(one_of(f"{where}.dataset", data.dataset, DATASETS))
     if data.root is None:
-        raise RecipeError(f"data.dataset={data.dataset!r} needs data.root: the folder where it lies.")
-    return DATASETS[data.dataset](Path(data.root))
+        raise RecipeError(f"{where}.dataset={data.dataset!r} needs {where}.root: the folder where it lies.")
+    options = data.options if isinstance(data, DataRecipe) else {}
+    try:
+        inspect.signature(DATASETS[data.dataset]).bind(Path(data.root), **options)
+    except TypeError as error:
+        raise RecipeError(f"{where}.options: dataset {data.dataset!r} cannot take them: {error}.") from None
+    return DATASETS[data.dataset](Path(data.root), **options)
 
 
 def _with_classes(catalog: Catalog, data: DataRecipe) -> Catalog:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sartransfer.errors import CatalogError
+from sartransfer.errors import CatalogError, RecipeError, one_of
+from sartransfer.recipe import PatchRecipe
 
 REDRAWS = 1000  # bootstrap samples drawn before a class is said to be too rare for one
 _BOOTSTRAP, _BALANCED, _EXACTLY = 1, 2, 3  # keys that keep the streams of one seed apart
@@ -68,6 +69,14 @@ def exactly_balanced_order(
         columns.append(gone_through[: batches * each].reshape(batches, each))
     order = rng.permuted(np.concatenate(columns, axis=1), axis=1)
     return _numbered(order.ravel(), len(classes))
+
+
+def class_shares(patch: PatchRecipe, classes: Sequence[str]) -> dict[int, float]:
+    """Return class index -> least share of a patch; raises `RecipeError` for a class that is not there."""
+    for name in patch.min_class:
+        if name not in classes:
+            raise RecipeError(one_of("data.patch.min_class", name, classes))
+    return {classes.index(name): share for name, share in patch.min_class.items()}
 
 
 def _numbered(drawn: NDArray[np.int64], number: int) -> NDArray[np.int64]:

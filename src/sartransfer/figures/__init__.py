@@ -10,8 +10,11 @@ from sartransfer.figures.confusion import draw_confusion
 from sartransfer.figures.curves import draw_curves
 from sartransfer.figures.differences import draw_differences
 from sartransfer.figures.efficiency import draw_label_efficiency
+from sartransfer.figures.epochs import draw_epochs
 from sartransfer.figures.scores import draw_scores
 from sartransfer.figures.stopping import draw_stopping
+from sartransfer.figures.strata import KINDS as STRATA
+from sartransfer.figures.strata import bin_words, draw_strata
 from sartransfer.figures.style import (
     BASELINE_COLOUR,
     INITIALIZATION_COLOURS,
@@ -26,16 +29,20 @@ __all__ = [
     "BASELINE_COLOUR",
     "INITIALIZATION_COLOURS",
     "MARKERS",
+    "STRATA",
     "Format",
     "Results",
+    "bin_words",
     "draw_collections",
     "draw_confusion",
     "draw_curves",
     "draw_differences",
+    "draw_epochs",
     "draw_label_efficiency",
     "draw_reliability",
     "draw_scores",
     "draw_stopping",
+    "draw_strata",
     "fraction_words",
     "initialization_colours",
     "is_primary",

@@ -25,6 +25,9 @@ from sartransfer.figures.words import (
     spread,
 )
 
+WIDE = 9.0
+"""Inches that the legend needs in one line."""
+
 
 def draw_differences(results: Results, fraction: float) -> Figure | None:
     """Draw each difference a - b with its 95 % intervals and one dot per seed, one panel per test set."""
@@ -62,11 +65,14 @@ def draw_differences(results: Results, fraction: float) -> Figure | None:
             color=dark,
             marker="o",
             linewidth=1.1,
-            label="on new events, 95 % interval (an arrow: it runs on)",
+            label=f"on new {results.get('groups_are', 'events')}, 95 % interval (an arrow: it runs on)",
         )
         new.set_markerfacecolor("white")
         seed = Line2D([], [], color=dark, marker=".", linewidth=0, alpha=0.6, label="one seed, this test set")
-        figure.legend(handles=[fixed, new, seed], loc="outside upper left", ncols=3, frameon=False)
+        columns = 3 if figure.get_figwidth() > WIDE else 1  # one panel is too narrow for three side by side
+        if columns == 1:
+            figure.set_figheight(figure.get_figheight() + 0.4)
+        figure.legend(handles=[fixed, new, seed], loc="outside upper left", ncols=columns, frameon=False)
     return figure
 
 

@@ -13,7 +13,11 @@ Results = Mapping[str, Any]
 def metric_words(metric: str, class_name: str = "") -> str:
     """Return a metric's name for people, such as ``IoU (flooded)``."""
     known = {"iou": "IoU", "miou": "mean IoU", "f1": "F1", "cohen_kappa": "Cohen's kappa"}
-    words = known.get(metric, metric.replace("_", " "))
+    name, _, average = metric.partition("_")
+    if name in ("iou", "f1") and average:
+        words = f"{known[name]} ({average})"
+    else:
+        words = known.get(metric, metric.replace("_", " "))
     return f"{words} ({class_name})" if class_name else words
 
 

@@ -78,8 +78,8 @@ def prepare_patches(
         "version": VERSION, "size": size, "min_share": min_share, "min_known": min_known,
         "content": fingerprint(catalog),
     }  # fmt: skip
-    _open_folder(out, settings)
-    folders = _folders(catalog)
+    open_folder(out, settings)
+    folders = folder_names(catalog)
     entries: list[Entry] = []
     unknown = mixed = edge = 0
     for number, entry in enumerate(catalog.entries):
@@ -92,7 +92,7 @@ def prepare_patches(
                 if not path.exists():
                     path.parent.mkdir(exist_ok=True)
                     part = replace(window, row=window.row - top).slices
-                    _write_patch(path, scene, window, values[:, *part], valid[:, *part])
+                    write_patch(path, scene, window, values[:, *part], valid[:, *part])
                 entries.append(_entry(entry, name, path, scene, catalog.classes[category]))
         if progress:
             progress(number + 1, len(catalog.entries))
@@ -134,7 +134,7 @@ def _check_labels(catalog: Catalog) -> None:
             raise CatalogError(f"entry {entry.id!r}: {one_of('class', entry.category, catalog.classes)}")
 
 
-def _open_folder(out: Path, settings: dict[str, Any]) -> None:
+def open_folder(out: Path, settings: dict[str, Any]) -> None:
     """Make the folder, or find it as the same job left it."""
     manifest = out / MANIFEST
     if out.exists() and not out.is_dir():
@@ -158,7 +158,7 @@ def _open_folder(out: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _folders(catalog: Catalog) -> dict[str, str]:
+def folder_names(catalog: Catalog) -> dict[str, str]:
     """Return a folder name for each entry; a number is added where two ids come to the same."""
     names: dict[str, str] = {}
     taken: set[str] = {CATALOG, MANIFEST}
@@ -193,7 +193,7 @@ def _tilings(
         yield tiling, values, valid, top
 
 
-def _write_patch(
+def write_patch(
     path: Path, scene: Scene, window: Window, values: NDArray[np.generic], valid: NDArray[np.bool_]
 ) -> None:
     nodata = None
@@ -202,7 +202,7 @@ def _write_patch(
     write_geotiff(
         path,
         values,
-        georeference=_place(scene, window),
+        georeference=place_of(scene, window),
         descriptions=scene.names,
         units=[str(b.unit) for b in scene.bands],
         nodata=nodata,
@@ -226,7 +226,7 @@ def _marked(values: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any
     return np.where(valid, values, np.array(number, values.dtype)), number
 
 
-def _place(scene: Scene, window: Window) -> GeoReference:
+def place_of(scene: Scene, window: Window) -> GeoReference:
     """Return where a window of a scene is on Earth: its transform moved, or control points at its own corners."""
     whole = scene.georeference
     if whole.transform is not None:

@@ -1,5 +1,6 @@
 """Sentinel-1 GRD products as maps: calibrated, freed of noise, averaged, geocoded, in decibels with their angle."""
 
+import json
 import shutil
 import tempfile
 import zipfile
@@ -16,6 +17,7 @@ from sartransfer.errors import InputError, OutputError, refuse_existing
 from sartransfer.radar.calibration import FLOOR_DB, decibels, floor_power
 from sartransfer.radar.calibration import multilook as average_looks
 from sartransfer.radar.geolocation import GeolocationGrid, GridMap, build_grid_map
+from sartransfer.radar.noise import seam_lines
 from sartransfer.readers.sentinel1 import (
     ANGLE,
     CACHE_MB,
@@ -422,6 +424,15 @@ def _tags(job: _Job) -> dict[str, Any]:
         "NOISE_SUBTRACTED": "by the processor" if removed else noise if job.denoise else "no",
         "MULTILOOK": f"{job.looks} x {job.looks} in linear power",
         "FLOOR_DB": f"{FLOOR_DB:g}",
+        **_seams(job),
         "GEOCODING": "cubic splines through the geolocation grid, "
         + ("at its heights" if job.target.to_map.lift is not None else "on the ellipsoid"),
     }
+
+
+def _seams(job: _Job) -> dict[str, str]:
+    """Return the tag SEAMS: where sub-swaths meet, as lines of x and y on the map; nothing where that is not known."""
+    noise = next((layer.noise for layer in job.product.layers if layer.noise is not None), None)
+    lines = seam_lines(noise.blocks) if noise is not None else ()
+    places = [np.stack(job.target.to_map.forward(line[:, 0], line[:, 1]), axis=1) for line in lines]
+    return {"SEAMS": json.dumps([np.round(place, 1).tolist() for place in places])} if places else {}

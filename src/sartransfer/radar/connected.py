@@ -6,7 +6,9 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from sartransfer.compiled import kernel_for
 from sartransfer.errors import InputError, one_of
+from sartransfer.radar import connected_kernels
 
 BAND = 1024  # rows that are labelled at once
 NEIGHBOURS = {4: ndimage.generate_binary_structure(2, 1), 8: ndimage.generate_binary_structure(2, 2)}
@@ -18,7 +20,8 @@ def connected_counts(
     """Return the number of pixels of each flagged pixel's connected region, at most `cap`; 0 elsewhere.
 
     As Earth Engine's connectedPixelCount. Regions are labelled in bands of `band` rows, and joined where they touch
-    across two bands: exact at any band height, and of an image of 10,000 x 10,000 no labels are held as a whole.
+    across two bands: exact at any band height, and of an image of 10,000 x 10,000 no labels are held as a whole. A
+    compiled loop over runs of flagged pixels takes large images where numba is installed: the same counts.
 
     Args:
         flagged: (H, W) bool. cap: 1 to 255. neighbours: 8 with the diagonals, or 4.
@@ -31,6 +34,16 @@ def connected_counts(
         raise InputError(one_of("neighbours", neighbours, NEIGHBOURS))
     if not 1 <= cap <= 255 or band < 1:
         raise InputError(f"cap={cap}, band={band}: cap must be from 1 to 255, band at least 1.")
+    kernel = kernel_for(
+        connected_kernels.count_regions,
+        connected_kernels.COUNT_SIGNATURE,
+        flagged.size,
+        connected_kernels.HELPERS,
+    )
+    if kernel is not None:
+        counts = np.empty(flagged.shape, dtype=np.uint8)
+        kernel(np.ascontiguousarray(flagged), cap, int(neighbours == 8), counts)
+        return counts
     structure = NEIGHBOURS[neighbours]
     sizes, firsts, pairs = [], [0], []
     above: NDArray[np.int64] | None = None

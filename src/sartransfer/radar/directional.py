@@ -1,5 +1,7 @@
 """The refined Lee filter's geometry: eight halves of a 7 x 7 window, and which of them lies along the edge."""
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,7 +37,7 @@ def edge_side(x: Array, good: Valid) -> NDArray[np.int8]:
     height, width = x.shape[0] - 6, x.shape[1] - 6
     sums = box_sum(x, 3)
     counts = np.full(sums.shape, 9.0) if good is None else box_sum(good.astype(np.float64), 3)
-    means = sums / np.maximum(counts, 1)
+    means = sums * (1 / np.maximum(counts, 1))
     middle = means[2 : 2 + height, 2 : 2 + width]
 
     def area(i: int, j: int) -> Array:
@@ -60,32 +62,38 @@ def edge_side(x: Array, good: Valid) -> NDArray[np.int8]:
 
 
 def _pick(x: Array, half: NDArray[np.int8]) -> Array:
-    """Return the sum over the chosen half at each pixel: all eight from sums of runs that begin at either side."""
-    height, width = half.shape
-    before, after = [x[:, :width]], [x[:, 6 : 6 + width]]
-    for k in range(1, 7):
-        before.append(before[-1] + x[:, k : k + width])
-        after.append(after[-1] + x[:, 6 - k : 6 - k + width])
+    """Return the sum over the chosen half at each pixel: two or three pieces each, that are shared by all pixels.
 
-    def stack(runs: list[Array], first: int = 0) -> Array:
-        total = runs[0][first : first + height] + runs[1][first + 1 : first + 1 + height]
-        for row, run in enumerate(runs[2:], start=first + 2):
-            total += run[row : row + height]
-        return total
+    A half is a square of 4 x 4 with a rectangle of 3 beside it; or a square of 4 x 4 with a triangle of six pixels at
+    two of its sides. The order of additions is that of `directional_kernels`.
+    """
+    height, width = half.shape
+    two = x[:, :-1] + x[:, 1:]
+    three, four = x[:, :-2] + two[:, 1:], two[:, :-2] + two[:, 2:]
+    pairs = three[:-1] + three[1:], four[:-1] + four[1:]
+    square, high = pairs[1][:-2] + pairs[1][2:], pairs[0][:-2] + pairs[0][2:]
+    flat = four[:-2] + pairs[1][1:]
+    lower_left = x[:-2, :-2] + (two[1:-1, :-1] + three[2:])
+    upper_left = three[:-2] + (two[1:-1, :-1] + x[2:, :-2])
+    upper_right = three[:-2] + (two[1:-1, 1:] + x[2:, 2:])
+    lower_right = x[:-2, 2:] + (two[1:-1, 1:] + three[2:])
+
+    def at(piece: Array, row: int, col: int) -> Array:
+        return piece[row : row + height, col : col + width]
+
+    def halves() -> Iterator[Callable[[], Array]]:
+        yield lambda: at(square, 0, 0) + at(flat, 4, 0)
+        yield lambda: at(square, 0, 3) + at(flat, 4, 3)
+        yield lambda: (at(square, 3, 0) + at(lower_left, 0, 0)) + at(lower_left, 4, 4)
+        yield lambda: (at(square, 0, 3) + at(upper_right, 0, 0)) + at(upper_right, 4, 4)
+        yield lambda: at(square, 0, 0) + at(high, 0, 4)
+        yield lambda: at(square, 3, 0) + at(high, 3, 4)
+        yield lambda: (at(square, 0, 0) + at(upper_left, 4, 0)) + at(upper_left, 0, 4)
+        yield lambda: (at(square, 3, 3) + at(lower_right, 0, 4)) + at(lower_right, 4, 0)
 
     out = np.empty((height, width))
-    halves = (
-        ([before[3]] * 7, 0),
-        ([after[3]] * 7, 0),
-        (before, 0),
-        (after[::-1], 0),
-        ([before[6]] * 4, 0),
-        ([before[6]] * 4, 3),
-        (before[::-1], 0),
-        (after, 0),
-    )
-    for number, (runs, first) in enumerate(halves):
+    for number, total in enumerate(halves()):
         here = half == number
         if here.any():
-            np.copyto(out, stack(runs, first), where=here)
+            np.copyto(out, total(), where=here)
     return out

@@ -4,7 +4,8 @@ All take power (H, W) - never decibels, whose mean is not the decibel of the mea
 finite, negative, not `valid` or outside the image, and return float32 with NaN where the pixel itself has none. Zero
 is a value: no return; where it stands for nodata, say so in `valid`. Variances are those of the window's pixels
 (divided by n). The number of looks is what the product's handbook says (Sentinel-1 IW GRD: 4.4), or
-`looks.number_of_looks`.
+`looks.number_of_looks`. Large float32 images go through compiled twins of the numpy kernels where numba is installed
+(extra ``fast``; `kernels`): the same bits, sooner.
 """
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from sartransfer.errors import InputError
 from sartransfer.radar.directional import edge_aligned_sums
+from sartransfer.radar.large import compiled_box, compiled_disc, compiled_frost, compiled_refined
 from sartransfer.radar.neighbourhoods import (
     Array,
     Valid,
@@ -43,13 +45,16 @@ def focal_mean(
 
     def kernel(x: Array, good: Valid) -> Array:
         number = (
-            2 * sum(half_widths) + len(half_widths)
+            float(2 * sum(half_widths) + len(half_widths))
             if good is None
             else disc_sum(good.astype(np.float64), half_widths)
         )
-        mean: Array = disc_sum(x, half_widths) / np.maximum(number, 1)
+        mean: Array = disc_sum(x, half_widths) * (1 / np.maximum(number, 1))
         return mean
 
+    done = compiled_disc(values, valid, half_widths)
+    if done is not None:
+        return done
     return filter_blocks(values, valid, (len(half_widths) // 2, max(half_widths)), kernel)
 
 
@@ -69,6 +74,9 @@ def lee(
         mean, variance = _moments(x, good, size)
         return _least_squares(_middle(x, radius), mean, variance, noise)
 
+    done = compiled_box(power, valid, size, "lee", noise, looks)
+    if done is not None:
+        return done
     return filter_blocks(power, positive(power, valid), (radius, radius), kernel)
 
 
@@ -86,10 +94,14 @@ def refined_lee(
 
     def kernel(x: Array, good: Valid) -> Array:
         total, squares, number = edge_aligned_sums(x, good)
-        mean = total / number
-        variance = np.maximum(squares / number - mean * mean, 0)
+        weight = 1 / number
+        mean = total * weight
+        variance = np.maximum(squares * weight - mean * mean, 0)
         return _least_squares(_middle(x, REFINED_SIZE // 2), mean, variance, noise)
 
+    done = compiled_refined(power, valid, noise)
+    if done is not None:
+        return done
     return filter_blocks(power, positive(power, valid), (3, 3), kernel)
 
 
@@ -112,17 +124,27 @@ def frost(
 
     def kernel(x: Array, good: Valid) -> Array:
         mean, variance = _moments(x, good, size)
-        decay = -damping * _ratio(variance, mean * mean)
+        exponent = -damping * _ratio(variance, mean * mean)
         rings = ring_sums(x, radius)
         ones = None if good is None else ring_sums(good.astype(np.float64), radius)
         counts = _ring_counts(radius)
         above, below = np.zeros(mean.shape), np.zeros(mean.shape)
+        first: dict[int, Array] = {}
         for squared, ring in rings.items():
-            weight = np.exp(decay * np.sqrt(squared)) if squared else np.ones(mean.shape)
+            # The weight at twice the distance is the square of the one at it: fewer exponentials.
+            root, times = _root(squared)
+            if root and root not in first:
+                first[root] = decay(exponent * np.sqrt(float(root)))
+            weight = np.ones(mean.shape) if not root else first[root]
+            for _ in range(times - 1):
+                weight = weight * first[root]
             above += weight * ring
             below += weight * (counts[squared] if ones is None else ones[squared])
         return above / np.where(below > 0, below, 1)
 
+    done = compiled_frost(power, valid, size, damping)
+    if done is not None:
+        return done
     return filter_blocks(power, positive(power, valid), (radius, radius), kernel)
 
 
@@ -146,6 +168,9 @@ def gamma_map(
         likeliest = (b + np.sqrt(b * b + 4 * a * looks * mean * z)) / (2 * a)
         return np.where(squared <= noise, mean, np.where(squared >= 2 * noise, z, likeliest))
 
+    done = compiled_box(power, valid, size, "gamma_map", noise, looks)
+    if done is not None:
+        return done
     return filter_blocks(power, positive(power, valid), (radius, radius), kernel)
 
 
@@ -197,10 +222,27 @@ def _middle(x: Array, radius: int) -> Array:
 def _moments(x: Array, good: Valid, size: int, *, squares: bool = True) -> tuple[Array, Array]:
     """Return mean and variance over boxes; 0 where no pixel has a value."""
     number = float(size * size) if good is None else np.maximum(box_sum(good.astype(np.float64), size), 1)
-    mean = box_sum(x, size) / number
+    weight = 1 / number
+    mean = box_sum(x, size) * weight
     if not squares:
         return mean, mean
-    return mean, np.maximum(box_sum(x * x, size) / number - mean * mean, 0)
+    return mean, np.maximum(box_sum(x * x, size) * weight - mean * mean, 0)
+
+
+def decay(t: Array) -> Array:
+    """Return exp(t) for t of 0 or less, 4e-18 below -40: as `kernels.decay_of`, to the last bit."""
+    u = np.maximum(t, -40.0) * 0.0078125
+    p = u * (1 / 120 + u * (1 / 720))
+    p = 1 + u * (1 + u * (1 / 2 + u * (1 / 6 + u * (1 / 24 + p))))
+    for _ in range(7):
+        p = p * p
+    return p
+
+
+def _root(squared: int) -> tuple[int, int]:
+    """Return (s, k) with squared = s k^2 and s without a square in it; (0, 1) for 0."""
+    times = max((k for k in range(1, int(squared**0.5) + 1) if squared % (k * k) == 0), default=1)
+    return squared // (times * times), times
 
 
 def _ratio(above: Array, below: Array) -> Array:
@@ -209,7 +251,7 @@ def _ratio(above: Array, below: Array) -> Array:
 
 
 def _least_squares(z: Array, mean: Array, variance: Array, noise: float) -> Array:
-    b = _ratio(np.maximum(variance - noise * mean * mean, 0), variance * (1 + noise))
+    b = _ratio(np.maximum(variance - noise * (mean * mean), 0), variance * (1 + noise))
     return mean + b * (z - mean)
 
 

@@ -4,6 +4,7 @@ Decibels or power must be said (`Unit`); what is not calibrated is refused where
 whole arrays and, one by one, on windows: `map_flood` here and `prepare_flood` give the same map.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +12,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from sartransfer.compiled import kernel_for, run_bands
 from sartransfer.errors import InputError, UnitError
+from sartransfer.radar import connected_kernels
 from sartransfer.radar.connected import connected_counts
 from sartransfer.radar.flood_settings import (
     DROP_EDGES,
@@ -152,9 +155,12 @@ def flood_strength(
     """
     if measure == "db_drop":
         return before_db - after_db
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: NDArray[np.float32] = np.divide(after_db, before_db, dtype=np.float32)
     zero = before_db == 0
-    ratio = np.divide(after_db, np.where(zero, np.float32(1), before_db))
-    return np.where(zero & np.isfinite(after_db), np.float32(0), ratio).astype(np.float32)
+    if zero.any():
+        ratio[zero] = np.where(np.isfinite(after_db[zero]), np.float32(0), after_db[zero])
+    return ratio
 
 
 def flood_levels(strength: NDArray[np.float32], thresholds: Sequence[float]) -> NDArray[np.uint8]:
@@ -175,7 +181,7 @@ def ground_rules(
     1 permanent water, 2 steep, 4 slope unknown, 128 no value. Raises `InputError` for a seasonality above 12 months.
     """
     layers = layers or Layers()
-    ground = np.where(known, 0, 128).astype(np.uint8)
+    ground: NDArray[np.uint8] = (~known).view(np.uint8) << np.uint8(7)
     for name, layer in (("seasonality", layers.seasonality), ("slope", layers.slope)):
         if layer is not None and layer.shape != known.shape:
             raise InputError(
@@ -188,11 +194,11 @@ def ground_rules(
                 f"seasonality reaches {most:g}: it counts months, 0 to 12. Is it the occurrence in per cent, or an "
                 "unmarked nodata value?"
             )
-        ground[layers.seasonality >= settings.permanent_months] |= 1
+        ground |= (layers.seasonality >= settings.permanent_months).view(np.uint8)
     if layers.slope is not None and layers.slope_unit is not None and settings.max_slope is not None:
         limit = float(convert_slope(settings.max_slope.limit, settings.max_slope.unit, layers.slope_unit))
-        ground[layers.slope >= limit] |= 2
-        ground[np.isnan(layers.slope)] |= 4
+        ground |= (layers.slope >= limit).view(np.uint8) << np.uint8(1)
+        ground |= np.isnan(layers.slope).view(np.uint8) << np.uint8(2)
     return ground
 
 
@@ -203,20 +209,37 @@ def decide(
 
     In the practice's order: pixels on slopes still count as connected, permanent water does not.
     """
-    flagged = (levels > index) & (ground & 128 == 0)
-    candidate = flagged & (ground & 1 == 0)
-    out = np.zeros(levels.shape, dtype=np.uint8)
-    out[flagged] = Rule.PERMANENT_WATER
-    out[candidate] = Rule.FLOODED
+    flagged = (levels > index) & (ground < 128)
+    counts = flagged.view(np.uint8)
     if settings.min_connected > 1:
-        few = connected_counts(candidate, settings.min_connected) < settings.min_connected
-        few &= candidate
-        out[few] = Rule.FEW_CONNECTED
-    left = out == Rule.FLOODED
-    out[left & (ground & 4 > 0)] = Rule.SLOPE_UNKNOWN
-    out[left & (ground & 2 > 0)] = Rule.STEEP
-    out[ground & 128 > 0] = Rule.NO_VALUE
-    return out
+        counts = connected_counts(flagged & (ground & 1 == 0), settings.min_connected)
+    table = _rules()
+    out = np.empty(levels.shape, dtype=np.uint8)
+    kernel = kernel_for(connected_kernels.decide_rows, connected_kernels.DECIDE_SIGNATURE, levels.size)
+    if kernel is not None:
+        levels, ground = np.ascontiguousarray(levels), np.ascontiguousarray(ground)
+
+        def work(top: int, bottom: int) -> None:
+            kernel(levels, ground, index, counts, settings.min_connected, table, top, bottom, out)
+
+        run_bands(work, len(levels))
+        return out
+    code = (ground & 7) | (flagged.view(np.uint8) << np.uint8(3)) | ((ground & 128) >> np.uint8(2))
+    code |= (counts < settings.min_connected).view(np.uint8) << np.uint8(4)
+    return np.take(table, code, out=out, mode="clip")
+
+
+@functools.cache
+def _rules() -> NDArray[np.uint8]:
+    """Return the rule of each code: bits of `ground_rules` 1, 2, 4; 8 flagged, 16 few connected, 32 no value."""
+    table = np.zeros(64, dtype=np.uint8)
+    for code in range(64):
+        if code & 32:
+            table[code] = Rule.NO_VALUE
+        elif code & 8:
+            steep = Rule.STEEP if code & 2 else Rule.SLOPE_UNKNOWN if code & 4 else Rule.FLOODED
+            table[code] = Rule.PERMANENT_WATER if code & 1 else Rule.FEW_CONNECTED if code & 16 else steep
+    return table
 
 
 def resolve_threshold(

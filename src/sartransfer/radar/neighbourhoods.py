@@ -42,12 +42,17 @@ def positive(power: NDArray[np.generic], valid: NDArray[np.bool_] | None) -> NDA
     good: NDArray[np.bool_] = np.isfinite(power) if valid is None else valid & np.isfinite(power)
     kept: NDArray[np.bool_] = good & np.greater_equal(power, 0)
     known = int(np.count_nonzero(good))
-    if 2 * int(np.count_nonzero(kept)) < known:
+    refuse_decibels(known, known - int(np.count_nonzero(kept)))
+    return kept
+
+
+def refuse_decibels(known: int, negative: int) -> None:
+    """Raise `UnitError` if most of the `known` values of an image are negative: then they are no power."""
+    if 2 * (known - negative) < known:
         raise UnitError(
-            f"{known - np.count_nonzero(kept)} of {known} values are negative: decibels, perhaps? Speckle filters need "
+            f"{negative} of {known} values are negative: decibels, perhaps? Speckle filters need "
             "linear power; radar.units.convert turns one into the other."
         )
-    return kept
 
 
 def check_size(size: int) -> int:
@@ -156,14 +161,12 @@ def disc_sum(x: Array, half_widths: tuple[int, ...]) -> Array:
     """Return sums over a disc (see `disc`), (H - rows + 1, W - 2 max(half_widths))."""
     reach, rows = max(half_widths), len(half_widths)
     height, width = x.shape[0] - rows + 1, x.shape[1] - 2 * reach
-    run = x[:, reach : reach + width]
+    runs = [x[:, reach : reach + width]]
+    for half in range(1, reach + 1):
+        runs.append(runs[-1] + (x[:, reach - half :][:, :width] + x[:, reach + half :][:, :width]))
     total = np.zeros((height, width))
-    for half in range(reach + 1):
-        if half:
-            run = run + (x[:, reach - half :][:, :width] + x[:, reach + half :][:, :width])
-        for row, wanted in enumerate(half_widths):
-            if wanted == half:
-                total += run[row : row + height]
+    for row, half in enumerate(half_widths):
+        total += runs[half][row : row + height]
     return total
 
 

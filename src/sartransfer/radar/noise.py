@@ -101,6 +101,29 @@ class Noise:
         return out
 
 
+def seam_lines(blocks: Sequence[NoiseBlock], step: int = 200) -> tuple[NDArray[np.float64], ...]:
+    """Return where sub-swaths meet: lines (N, 2) of row and column, pixel centres counted from 0.
+
+    A seam lies between the last pixel of a block and the first of the next sub-swath's; it jumps where the blocks do.
+    Points follow every `step` rows, so that a map may bend it. Empty without blocks.
+    """
+    seams: dict[str, list[tuple[float, float]]] = {}
+    for block in sorted(blocks, key=lambda b: b.first_line):
+        meets = [
+            b
+            for b in blocks
+            if b.swath != block.swath
+            and abs(b.first_pixel - block.last_pixel - 1) <= 1
+            and b.first_line <= block.last_line
+            and b.last_line >= block.first_line
+        ]
+        if meets:
+            first, last = block.first_line - 0.5, block.last_line + 0.5
+            rows = [*np.arange(first, last, step).tolist(), last]
+            seams.setdefault(block.swath, []).extend((row, block.last_pixel + 0.5) for row in rows)
+    return tuple(np.array(points) for points in seams.values())
+
+
 def build_noise(ranges: LineVectors, blocks: Sequence[NoiseBlock] = ()) -> Noise:
     """Return the noise of a product from its vectors along range and its blocks, if it has any.
 

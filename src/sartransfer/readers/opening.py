@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from sartransfer.catalog import IGNORE_INDEX, Asset, Catalog, Entry
 from sartransfer.errors import InputError, nearest, one_of
+from sartransfer.parts import PartSource
 from sartransfer.readers.ai4arctic import open_ai4arctic, read_ai4arctic_label
 from sartransfer.readers.array import open_array, read_key
+from sartransfer.readers.display import open_display
 from sartransfer.readers.geotiff import open_geotiff_scene
 from sartransfer.readers.image import open_image, read_image_values
 from sartransfer.readers.mstar import is_phoenix, open_mstar
@@ -24,6 +26,7 @@ READERS: dict[str, Reader] = {
     "geotiff": open_geotiff_scene,
     "image": open_image,
     "array": open_array,
+    "display": open_display,
     "ai4arctic": open_ai4arctic,
     "mstar": open_mstar,
     "sentinel1": open_sentinel1,
@@ -122,6 +125,8 @@ def open_files(files: str, bands: str | None = None) -> Scene:
 def open_entry(entry: Entry) -> Scene:
     """Open all files of a catalog entry as one scene: their bands stacked on one grid, in catalog order.
 
+    Of an entry that is a part of a scene, what lies outside the part is not valid.
+
     Time and platform are the entry's, and the georeference is that of the first file that has one. Raises
     `InputError` if sizes or georeferences do not agree, or two bands have one name.
     """
@@ -137,6 +142,11 @@ def open_entry(entry: Entry) -> Scene:
     georeference = placed[0].georeference if placed else GeoReference()
     for scene in placed[1:]:
         _check_place(entry, "images", placed[0], scene.georeference)
+    source: Source = first.source
+    if len(scenes) > 1:
+        source = StackedSource(tuple(s.source for s in scenes), tuple(len(s.bands) for s in scenes))
+    if entry.part is not None:
+        source = PartSource(source, entry.part)
     names = [b.name for s in scenes for b in s.bands]
     if len(set(names)) != len(names):
         raise InputError(
@@ -148,9 +158,7 @@ def open_entry(entry: Entry) -> Scene:
         bands=tuple(b for s in scenes for b in s.bands),
         height=first.height,
         width=first.width,
-        source=StackedSource(tuple(s.source for s in scenes), tuple(len(s.bands) for s in scenes))
-        if len(scenes) > 1
-        else first.source,
+        source=source,
         georeference=georeference,
         time=entry.time or first.time,
         platform=entry.platform or first.platform,
@@ -180,7 +188,10 @@ def read_label(entry: Entry, catalog: Catalog, window: Window | None = None) -> 
         rows, cols = window.slices
         values, valid = values[rows, cols], valid[rows, cols]
     table = catalog.label_values or {i: i for i in (*range(len(catalog.classes)), IGNORE_INDEX)}
-    return _classes(values, valid, table, entry.label)
+    classes = _classes(values, valid, table, entry.label)
+    if entry.part is not None:
+        classes[~entry.part.mask(window or scene.window)] = IGNORE_INDEX
+    return classes
 
 
 def _classes(

@@ -12,6 +12,8 @@ from sartransfer.recipe.comparison import (
 from sartransfer.recipe.data import (
     BandRecipe,
     DataRecipe,
+    ExternalRecipe,
+    HalvesRecipe,
     LabelNoiseRecipe,
     PatchRecipe,
     TestRecipe,
@@ -23,8 +25,10 @@ from sartransfer.recipe.places import (
 )
 from sartransfer.recipe.starts import (
     FileStart,
+    HubStart,
     Initialization,
     LibraryStart,
+    MaskedRecipe,
     ModelRecipe,
     RandomStart,
     RunStart,
@@ -32,12 +36,16 @@ from sartransfer.recipe.starts import (
     StagesStart,
     Start,
 )
+from sartransfer.recipe.strata import (
+    StrataRecipe,
+)
 from sartransfer.recipe.strict import (
     Strict,
 )
 from sartransfer.recipe.training import (
     AugmentRecipe,
     EarlyStopRecipe,
+    LoraRecipe,
     OptimizerRecipe,
     ScheduleRecipe,
     TrainingRecipe,
@@ -49,10 +57,15 @@ __all__ = [
     "ClassifyRecipe",
     "DataRecipe",
     "EarlyStopRecipe",
+    "ExternalRecipe",
     "FileStart",
+    "HalvesRecipe",
+    "HubStart",
     "Initialization",
     "LabelNoiseRecipe",
     "LibraryStart",
+    "LoraRecipe",
+    "MaskedRecipe",
     "ModelRecipe",
     "OptimizerRecipe",
     "PatchRecipe",
@@ -66,6 +79,7 @@ __all__ = [
     "StageRecipe",
     "StagesStart",
     "Start",
+    "StrataRecipe",
     "Strict",
     "TestRecipe",
     "TrainingRecipe",

@@ -13,7 +13,8 @@ from sartransfer.faults import describe_faults, read_yaml, set_value
 from sartransfer.recipe.data import DataRecipe
 from sartransfer.recipe.places import digest, resolve_paths, without_places
 from sartransfer.recipe.presets import PRESETS, expand_preset
-from sartransfer.recipe.starts import Initialization, ModelRecipe
+from sartransfer.recipe.starts import Initialization, ModelRecipe, prithvi_starts
+from sartransfer.recipe.strata import StrataRecipe
 from sartransfer.recipe.strict import Strict
 from sartransfer.recipe.training import TrainingRecipe
 
@@ -64,6 +65,16 @@ class Recipe(Strict):
     """Test sets to score; empty: all that the catalog has."""
     margin: float = Field(0.01, gt=0)
     """The smallest difference of the primary metric that matters to you."""
+    baselines: tuple[Literal["threshold", "threshold-drop", "threshold-after"], ...] = ()
+    """Threshold rules that are scored on the same test scenes and shown as rows of the tables, for two classes of
+    pixels: `threshold` is whichever the scenes allow (see `baselines`); the other two are parts of it, for pairs of
+    8-bit display values. May be changed after training."""
+    rule_labelled: tuple[str, ...] = ()
+    """Test sets whose labels a rule has made, such as one of change from the same images: their scores are agreement
+    with that rule, kept apart from accuracy on hand labels, and no verdict rests on them while others are there."""
+    strata: StrataRecipe | None = None
+    """Segmentation: count the pixels of test scenes by incidence angle, by distance from a seam or an edge too. May be
+    changed after training: only the scores are computed anew."""
 
     @field_validator("initializations", mode="before")
     @classmethod
@@ -74,6 +85,14 @@ class Recipe(Strict):
                     raise ValueError(f"initialization {name!r}: letters, digits, '.', '_', '+' and '-' only")
             return {k: _spelled(v) for k, v in value.items()}
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _met_bands(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "initializations" in values:
+            starts = prithvi_starts(values["initializations"], values.get("model"))
+            return {**values, "initializations": starts}
+        return values
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -114,6 +133,11 @@ class Recipe(Strict):
     def baseline_name(self) -> str:
         """The start that the others are compared with."""
         return self.baseline or next(iter(self.initializations))
+
+    @property
+    def groups_are(self) -> str:
+        """What the groups of the scenes are to people: ``events``, ``collections`` or ``scenes``."""
+        return self.data.groups_are or ("collections" if self.task == "classify" else "events")
 
     def model_of(self, initialization: str) -> ModelRecipe:
         """The network of one start: its own, or the recipe's."""
@@ -166,6 +190,7 @@ class Recipe(Strict):
         a setting that a later version knows must not make a logged look at a test set another recipe's.
         """
         given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        given["data"].pop("cache", None)  # where pixels are kept changes none of them
         return digest(without_places({"task": self.task, **given}))
 
 

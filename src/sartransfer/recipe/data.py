@@ -1,6 +1,6 @@
 """The part of a recipe that says which scenes, which bands of them, and how they are split."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,12 +17,44 @@ class BandRecipe(Strict):
     """[a, b]: this input is a - b."""
 
 
+class HalvesRecipe(Strict):
+    """Scenes of which one half trains and the other validates: a straight cut through the footprint."""
+
+    months: tuple[Annotated[int, Field(ge=1, le=12)], ...] = ()
+    """Training scenes of these months are cut."""
+    scenes: tuple[str, ...] = ()
+    """And these, by id."""
+    side: Literal["ne", "sw"] = "ne"
+    """The half that validates: the upper right one of the map, or the lower left one."""
+    buffer_m: float = Field(0.0, ge=0)
+    """Metres next to the cut that do not train. Without a buffer no training patch sees a validation pixel either:
+    patches lie wholly inside their half."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.months and not self.scenes:
+            raise ValueError("name the scenes to cut: `months` (1 to 12) or `scenes` (ids)")
+        return self
+
+
 class ValidationRecipe(Strict):
-    """How validation is drawn from training: whole groups, with a seed of its own."""
+    """How validation is drawn from training: whole groups, with a seed of its own, or halves of scenes."""
 
     fraction: float = Field(0.2, ge=0, lt=1)
     """Share of the training scenes; 0: no validation, then nothing can be chosen by it (weights: last)."""
     seed: int = 0
+    halves: HalvesRecipe | None = None
+    """Halves of scenes instead of whole groups; `fraction` and `seed` say nothing then."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.halves is not None and {"fraction", "seed"} & self.model_fields_set - self._defaults():
+            raise ValueError("give either `halves` or `fraction` (and `seed`), not both")
+        return self
+
+    def _defaults(self) -> set[str]:
+        """Fields that say nothing: at their defaults, as in a resolved recipe, which names them all."""
+        return {n for n in ("fraction", "seed") if getattr(self, n) == type(self).model_fields[n].default}
 
 
 class TestRecipe(Strict):
@@ -65,14 +97,54 @@ class LabelNoiseRecipe(Strict):
 class PatchRecipe(Strict):
     """Random training patches cut from scenes."""
 
-    size: int = Field(gt=0)
+    size: int | None = Field(None, gt=0)
     """Side in pixels."""
+    size_m: float | None = Field(None, gt=0)
+    """Or in metres on the ground: as many pixels as come nearest, by the pixel size of the training scenes."""
     per_scene: int = Field(1, gt=0)
     """Patches of one scene in one epoch."""
     min_labelled: float = Field(0.7, ge=0, le=1)
     """Least share of a patch whose label counts (is not ignored)."""
+    min_class: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    """Class -> least share of a patch that has it, of all its pixels; every class named here must have its share."""
     redraw: bool = True
     """New places in every epoch; false: the same places all through a run."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.size is None) == (self.size_m is None):
+            raise ValueError("give either `size` (pixels) or `size_m` (metres), not both and not neither")
+        if sum(self.min_class.values()) > 1:
+            raise ValueError(
+                f"the shares of min_class add up to {sum(self.min_class.values()):g}: more than a patch"
+            )
+        return self
+
+    @property
+    def side_words(self) -> str:
+        """The side for people: ``192 px``, ``80 km``."""
+        if self.size is not None:
+            return f"{self.size} px"
+        metres = self.size_m or 0.0
+        return f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+
+
+class ExternalRecipe(Strict):
+    """A test set from other data: never trained on, and apart from the unseen events of the catalog."""
+
+    dataset: str | None = None
+    """A known dataset, found in `root`."""
+    root: str | None = None
+    catalog: str | None = None
+    """Or a catalog of one's own."""
+    split: str | None = None
+    """Which split of it; None: all its scenes."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.dataset is None) == (self.catalog is None):
+            raise ValueError("name either a `dataset` (with its `root`) or a `catalog`")
+        return self
 
 
 class DataRecipe(Strict):
@@ -82,6 +154,8 @@ class DataRecipe(Strict):
     """A known dataset (`data.datasets.DATASETS`), found in `root`."""
     root: str | None = None
     """The dataset's folder; ``${NAME}`` is taken from the environment; relative to the recipe."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What else the dataset's function takes, by name: the size of simulated scenes, for example."""
     catalog: str | None = None
     """Or a catalog of one's own: CSV or GeoJSON."""
     bands: tuple[BandRecipe, ...] = ()
@@ -97,6 +171,9 @@ class DataRecipe(Strict):
     """Train on random patches; None: on whole scenes (tiles, chips)."""
     chip: int | None = Field(None, gt=0)
     """Classification: cut this many pixels, square, from the centre of each chip."""
+    cache: Literal["none", "memory-map", "bitshuffle-lz4"] = "none"
+    """Keep training and validation scenes decoded on disk (SARTRANSFER_CACHE, else the user's cache): for scenes that
+    do not fit into memory together. Changes no number: ``memory-map`` is fastest, ``bitshuffle-lz4`` smallest."""
     normalization: Literal["training", "none"] = "training"
     """(x - mean) / std with statistics of valid training pixels, or the values as they are."""
     level: int | None = Field(None, gt=0)
@@ -106,8 +183,12 @@ class DataRecipe(Strict):
     """Classes (at that level) whose patches are left out."""
     tests: dict[str, TestRecipe] = Field(default_factory=dict)
     """Test sets by name, taken out of a catalog that has none; what remains is for training."""
+    external: dict[str, ExternalRecipe] = Field(default_factory=dict)
+    """Test sets from other datasets or catalogs, by name; of the same classes, in the same order."""
     label_noise: LabelNoiseRecipe | None = None
     """Make a share of the training labels wrong, for an experiment."""
+    groups_are: Literal["events", "collections", "scenes"] | None = None
+    """What the report calls the groups; None: collections where patches are classified, else events."""
     same_scenes: tuple[str, ...] = ()
     """Test sets known to continue training scenes: reported as *same scenes* instead of refused."""
 
@@ -124,9 +205,11 @@ class DataRecipe(Strict):
             raise ValueError(
                 "name either a `dataset` (with its `root`) or a `catalog`, not both and not neither"
             )
+        if self.options and self.dataset is None:
+            raise ValueError("`options` are of a `dataset`; a catalog has none")
         if self.test is not None and self.tests:
             raise ValueError("name either `test` (one drawn test set) or `tests` (several by name), not both")
-        taken = {"train", "validation"} & set(self.tests)
+        taken = {"train", "validation"} & {*self.tests, *self.external}
         if taken:
             raise ValueError(f"a test set cannot be named {taken.pop()!r}")
         return self

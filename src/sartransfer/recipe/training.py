@@ -1,6 +1,6 @@
 """The part of a recipe that says how a network is fitted."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,9 @@ class OptimizerRecipe(Strict):
     weight_decay: float = Field(0.0, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     """For SGD."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Each layer towards the image learns at this many times the rate of the one after it (Clark et al. 2020), e.g.
+    0.75 for a vision transformer; 1: all at one rate. For networks with numbered layers (Prithvi, ResNet)."""
 
 
 class ScheduleRecipe(Strict):
@@ -55,6 +58,19 @@ class AugmentRecipe(Strict):
     """The same, drawn for each band alone; differences follow their two bands."""
 
 
+class LoraRecipe(Strict):
+    """Low-rank adaptation: the encoder's own weights stay, and small products beside its attention learn."""
+
+    rank: int = Field(8, gt=0)
+    alpha: float = Field(16.0, gt=0)
+    """The addition is scaled by alpha / rank."""
+    layers: tuple[str, ...] = ("*.attn.qkv", "*.attn.proj")
+    """Which linear layers of the encoder, as globs."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    keep: tuple[str, ...] = ()
+    """What else of the encoder goes on learning, e.g. ``patch_embed``."""
+
+
 class TrainingRecipe(Strict):
     """How a network is fitted."""
 
@@ -91,11 +107,23 @@ class TrainingRecipe(Strict):
     """Validate and keep a moving average of the weights instead of the weights: the share of the old average that
     each step keeps, e.g. 0.98; 0: none. Steadies which epoch is best where validation is small."""
     gradient_clip: float | None = Field(None, gt=0)
+    freeze: Literal["encoder"] | Annotated[int, Field(ge=0, strict=True)] = 0
+    """``encoder``: all of the encoder stays as it starts; a number: its patch embedding and so many blocks; 0: none.
+    Single parameters are frozen by a start's own `freeze`."""
+    lora: LoraRecipe | None = None
+    """Adapt the encoder by low-rank additions alone (Hu et al. 2022); None: train its weights themselves."""
+    freeze_batch_norm: bool = False
+    """Batch norms keep the statistics that they start with (their scales and shifts learn all the same): for small
+    batches, and for several devices without GPUs."""
     workers: int = Field(0, ge=0)
     """Processes that read data beside the training; 0: none."""
+    devices: int = Field(1, gt=0)
+    """Processes that share each batch, one a GPU (or on cores), on this machine; `batch_size` stays that of all."""
 
     @model_validator(mode="after")
     def _repeats(self) -> Self:
+        if self.lora and self.freeze:
+            raise ValueError("lora keeps the encoder's weights as they are already: leave `freeze` out")
         if self.min_steps and self.sampler != "shuffle":
             raise ValueError(f"min_steps goes with sampler: shuffle, not with {self.sampler}")
         return self

@@ -11,6 +11,8 @@ from sartransfer.results.patches import (
 )
 from sartransfer.results.rows import (
     COLUMNS,
+    OTHER_DATA,
+    RULE_LABELS,
     UNSEEN,
     Row,
     ScoredRun,
@@ -21,11 +23,14 @@ from sartransfer.results.rows import (
     tidy_rows,
     value_of,
 )
+from sartransfer.results.strata import strata_rows
 from sartransfer.results.trainings import describe_trainings
 from sartransfer.results.verdict import metric_words, verdict_words
 
 __all__ = [
     "COLUMNS",
+    "OTHER_DATA",
+    "RULE_LABELS",
     "UNSEEN",
     "Row",
     "ScoredRun",
@@ -44,6 +49,7 @@ __all__ = [
     "rows_csv",
     "score_table",
     "statement_json",
+    "strata_rows",
     "tidy_rows",
     "value_of",
     "verdict_words",

@@ -25,7 +25,7 @@ def contrasts(
     """
     found = []
     sets = [(t.name, [t.name], t.events_unseen) for t in test_sets]
-    unseen = [t.name for t in test_sets if t.events_unseen]
+    unseen = [t.name for t in test_sets if t.is_joined]
     if len(unseen) > 1:
         sets.append((UNSEEN, unseen, True))
     index = {(r.initialization, r.fraction, r.seed): r for r in runs}

@@ -52,7 +52,7 @@ def mcnemar_rows(
     """
     index = {(r.initialization, r.fraction, r.seed): r for r in runs}
     sets = [(t.name, [t.name]) for t in test_sets]
-    unseen = [t.name for t in test_sets if t.events_unseen]
+    unseen = [t.name for t in test_sets if t.is_joined]
     if len(unseen) > 1:
         sets.append((UNSEEN, unseen))
     found = []

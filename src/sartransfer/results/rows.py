@@ -14,10 +14,15 @@ from sartransfer.metrics import scores as score_matrix
 from sartransfer.metrics import tidy
 from sartransfer.recipe import PrimaryRecipe, Recipe
 from sartransfer.statistics import t_interval
+from sartransfer.wording import UNSEEN_EVENTS
 
 COLUMNS = ("initialization", "fraction", "seed", "test_set", "group", "scene", "class", "metric", "value")
-UNSEEN = "unseen events"
+UNSEEN = UNSEEN_EVENTS
 """Name of all test sets together whose groups training has not seen."""
+OTHER_DATA = "other data"
+"""Relation of a test set that another dataset gives (data.external): unseen too, but never joined with our own."""
+RULE_LABELS = "labels of a rule"
+"""Relation of a test set whose labels a rule has made (rule_labelled): scores are agreement with it, not accuracy."""
 
 Row = tuple[str, float, int, str, str, str, str, str, float]
 
@@ -43,12 +48,17 @@ class TestSet:
     groups: int
     relation: str
     """``unseen events``: none of its groups is in training; ``same scenes``: some are, or its scenes continue
-    training scenes; ``not known``: groups are missing in the catalog."""
+    training scenes; ``not known``: groups are missing in the catalog; ``other data``: from another dataset."""
 
     @property
     def events_unseen(self) -> bool:
         """True where training has seen none of the groups."""
-        return self.relation == "unseen events"
+        return self.relation in (UNSEEN, OTHER_DATA)
+
+    @property
+    def is_joined(self) -> bool:
+        """True where its groups count among the unseen ones that the verdict rests on."""
+        return self.relation == UNSEEN
 
 
 def tidy_rows(runs: Iterable[ScoredRun], test_sets: Sequence[TestSet] = ()) -> list[Row]:
@@ -61,7 +71,7 @@ def tidy_rows(runs: Iterable[ScoredRun], test_sets: Sequence[TestSet] = ()) -> l
     parts.
     """
     rows: list[Row] = []
-    unseen = [t.name for t in test_sets if t.events_unseen]
+    unseen = [t.name for t in test_sets if t.is_joined]
     for run in runs:
         head = (run.initialization, run.fraction, run.seed)
         for test_set, found in run.tests.items():

@@ -60,7 +60,7 @@ def augmentation_words(augment: AugmentRecipe, data: DataRecipe) -> str:
     """Return what was changed at random in training patches, or ``without augmentation``."""
     parts = []
     if data.patch is not None:
-        parts.append(f"{'random' if data.patch.redraw else 'fixed random'} crops of {data.patch.size} px")
+        parts.append(f"{'random' if data.patch.redraw else 'fixed random'} crops of {data.patch.side_words}")
     if augment.flips:
         parts.append("flips")
     if augment.rotations:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sartransfer.recipe import Recipe
-from sartransfer.results.rows import UNSEEN, TestSet
+from sartransfer.results.rows import RULE_LABELS, UNSEEN, TestSet
 
 
 def metric_words(metric: str, class_: str) -> str:
@@ -21,8 +21,10 @@ def verdict_words(recipe: Recipe, found: Sequence[dict[str, Any]], test_sets: Se
     It rests on the unseen events; only where a recipe has none, on the test sets that it has.
     """
     metric = metric_words(recipe.primary.metric, recipe.primary.class_)
-    unseen = [t for t in test_sets if t.events_unseen]
-    names = [UNSEEN] if len(unseen) > 1 else [t.name for t in unseen] or [t.name for t in test_sets]
+    unseen = [t for t in test_sets if t.is_joined]
+    ruled = [t.name for t in test_sets if t.relation == RULE_LABELS]
+    own = [t.name for t in test_sets if t.name not in ruled] or ruled
+    names = [UNSEEN] if len(unseen) > 1 else [t.name for t in unseen] or own
     sentences = []
     for contrast in found:
         if contrast["test_set"] not in names:
@@ -30,12 +32,17 @@ def verdict_words(recipe: Recipe, found: Sequence[dict[str, Any]], test_sets: Se
         here = contrast["test_set"]
         if here == UNSEEN:
             here = f"unseen events ({', '.join(t.name for t in unseen)})"
+        here += " (agreement with the rule that made its labels)" if here in ruled else ""
         share = f" with {contrast['fraction']:.0%} of the labels" if len(recipe.fractions) > 1 else ""
         for statement in contrast["statements"]:
             sentences.append(_sentence(contrast, statement, here, share, metric))
     if not unseen:
         sentences.append(
             "No test set holds unseen events: how the starts compare on a new event is not estimable."
+        )
+    if ruled:
+        sentences.append(
+            f"The labels of {', '.join(ruled)} come from a rule: scores there are agreement with it, not accuracy."
         )
     if not found:
         sentences.append(

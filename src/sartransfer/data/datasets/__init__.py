@@ -12,12 +12,14 @@ from sartransfer.data.datasets.folders import class_folders, eurosat, mstar, nwp
 from sartransfer.data.datasets.mstar_raw import mstar_eoc1, mstar_eoc2, mstar_soc
 from sartransfer.data.datasets.ombria import ombria
 from sartransfer.data.datasets.opensarship import opensarship
-from sartransfer.data.datasets.sen1floods11 import sen1floods11
+from sartransfer.data.datasets.sen1floods11 import sen1floods11, sen1floods11_display
 from sartransfer.data.simulated import simulated_optical, simulated_sar
+from sartransfer.data.simulated_ice import simulated_sea_ice
 
 DATASETS: dict[str, Callable[[Path], Catalog]] = {
     "ombria": ombria,
     "sen1floods11": sen1floods11,
+    "sen1floods11-display": sen1floods11_display,
     "extremeearth": extremeearth,
     "ai4arctic": ai4arctic,
     "class-folders": class_folders,
@@ -34,6 +36,7 @@ DATASETS: dict[str, Callable[[Path], Catalog]] = {
     "simulated-optical": simulated_optical,
     "simulated-sar": simulated_sar,
     "simulated-collections": simulated_collections,
+    "simulated-sea-ice": simulated_sea_ice,
 }
 
 __all__ = ["DATASETS", "class_folders", "eurosat", "mstar", "nwpu", "ombria", "sen1floods11"]

@@ -1,8 +1,10 @@
 """Sen1Floods11: hand-labelled Sentinel-1 chips of eleven floods (Bonafilia et al., 2020)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from sartransfer.catalog import IGNORE_INDEX, Asset, Catalog, Entry
+from sartransfer.data.datasets.ombria import AFTER
 from sartransfer.errors import InputError
 from sartransfer.radar.units import parse_unit
 from sartransfer.scene import Band
@@ -13,6 +15,22 @@ FIX = (
     "Download Sen1Floods11 (github.com/cloudtostreet/Sen1Floods11): pairs of files "
     "<Country>_<number>_S1Hand.tif and <Country>_<number>_LabelHand.tif, in any folders under this one."
 )
+
+
+def sen1floods11_display(root: Path) -> Catalog:
+    """Read Sen1Floods11's VV as 8-bit display values (reader ``display``), for networks that learned on OMBRIA's.
+
+    The band is called ``after`` and has the role flood. A test of the network and of the stretch together.
+    """
+    catalog = sen1floods11(root)
+    return replace(
+        catalog,
+        name="sen1floods11-display",
+        entries=tuple(
+            replace(e, assets=tuple(replace(a, reader="display", bands=(AFTER,)) for a in e.assets))
+            for e in catalog.entries
+        ),
+    )
 
 
 def sen1floods11(root: Path, split: str = "test") -> Catalog:

@@ -1,0 +1,93 @@
+"""The network in OpenVINO, on the CPU, in float32 or bf16."""
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sartransfer.errors import InputError
+from sartransfer.models.lora import without_lora
+
+SHAPES = 4  # compiled models of one part that are kept where each size of input has its own
+
+
+def load_openvino(
+    part: nn.Module, examples: Sequence[tuple[Tensor, ...]], device: str
+) -> Callable[..., Tensor]:
+    """Return a part in OpenVINO, float32; see `kinds.Load`."""
+    return run_openvino(_converted(part, examples[0]), "f32", each_size=dilated(part))
+
+
+def load_openvino_bf16(
+    part: nn.Module, examples: Sequence[tuple[Tensor, ...]], device: str
+) -> Callable[..., Tensor]:
+    """Return a part in OpenVINO, bf16; raises `InputError` where the processor does not compute in it."""
+    import openvino
+
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if "BF16" not in able:
+        raise InputError("engine='openvino-bf16': this processor does not compute in bf16. Use 'openvino'.")
+    return run_openvino(_converted(part, examples[0]), "bf16", each_size=dilated(part))
+
+
+def dilated(part: nn.Module) -> bool:
+    """Say whether a part has dilated convolutions.
+
+    For an input of any size OpenVINO runs those by its reference kernel, 80 times slower (2026.4, rates 12 to 36).
+    """
+    return any(isinstance(m, nn.Conv2d) and max(m.dilation) > 1 for m in part.modules())
+
+
+def _converted(part: nn.Module, example: tuple[Tensor, ...]) -> Any:
+    import openvino
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that shapes are traced
+        model = openvino.convert_model(without_lora(part), example_input=example)
+    for given, x in zip(model.inputs, example, strict=True):
+        given.get_node().set_partial_shape(openvino.PartialShape([1, x.shape[1], -1, -1]))
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def run_openvino(model: Any, precision: str, *, each_size: bool = False) -> Callable[..., Tensor]:
+    """Return an OpenVINO model as a function of tensors, on as many threads as torch uses.
+
+    Args:
+        model: an ``openvino.Model``, or an ONNX model as bytes.
+        precision: ``f32`` or ``bf16``.
+        each_size: compile it anew for each size of input.
+    """
+    import openvino
+
+    core = openvino.Core()
+    if isinstance(model, bytes):
+        model = core.read_model(model)
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # several processes of a machine would be pinned to the same cores
+    }
+    requests: OrderedDict[tuple[torch.Size, ...], Any] = OrderedDict()
+
+    def request_for(inputs: Sequence[Tensor]) -> Any:
+        shapes = tuple(x.shape for x in inputs) if each_size else ()
+        if shapes not in requests:
+            if shapes:
+                model.reshape({given: list(shape) for given, shape in zip(model.inputs, shapes, strict=True)})
+            requests[shapes] = core.compile_model(model, "CPU", settings).create_infer_request()
+            if len(requests) > SHAPES:
+                requests.popitem(last=False)
+        requests.move_to_end(shapes)
+        return requests[shapes]
+
+    def run(*inputs: Tensor) -> Tensor:
+        request = request_for(inputs)
+        request.infer([x.contiguous().numpy() for x in inputs], share_inputs=True)
+        return torch.from_numpy(request.get_output_tensor(0).data.copy())
+
+    return run

@@ -1,0 +1,33 @@
+"""The network in torch itself: channels last in memory, in float32 or bf16."""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def load_torch(part: nn.Module, examples: Sequence[tuple[Tensor, ...]], device: str) -> Callable[..., Tensor]:
+    """Return a part in float32; see `kinds.Load`."""
+    return _load(part, device, torch.float32)
+
+
+def load_torch_bf16(
+    part: nn.Module, examples: Sequence[tuple[Tensor, ...]], device: str
+) -> Callable[..., Tensor]:
+    """Return a part whose weights and maps are bf16 (accumulated in float32); see `kinds.Load`."""
+    return _load(part, device, torch.bfloat16)
+
+
+def _load(part: nn.Module, device: str, dtype: torch.dtype) -> Callable[..., Tensor]:
+    ready = copy.deepcopy(part).to(device=device, dtype=dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    def run(*inputs: Tensor) -> Tensor:
+        with torch.inference_mode():
+            given = (
+                x.to(device=device, dtype=dtype).contiguous(memory_format=torch.channels_last) for x in inputs
+            )
+            answer: Tensor = ready(*given)
+            return answer.float().cpu()
+
+    return run

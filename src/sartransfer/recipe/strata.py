@@ -1,0 +1,51 @@
+"""The part of a recipe that says by what else pixels are scored: angle, distance from a seam, from a polygon edge."""
+
+from itertools import pairwise
+from typing import Self
+
+from pydantic import model_validator
+
+from sartransfer.recipe.strict import Strict
+
+Bins = tuple[float, ...]
+
+
+class StrataRecipe(Strict):
+    """Scores of test scenes by strata of their pixels; each kind that is given is counted, with its bins.
+
+    Angles are the edges of their bins, rising: [20, 30, 40] is two bins, each with its lower edge, the last with both;
+    other angles are in no bin. Distances are the lower edges: [0, 1000, 5000] is three bins, the last without an end.
+    """
+
+    incidence_angle_deg: Bins = ()
+    """By incidence angle, in degrees; test scenes need a band of incidence angles."""
+    seam_m: Bins = ()
+    """By distance from the nearest seam between sub-swaths, in metres; test scenes must say where their seams are,
+    or `seams_deg` must."""
+    seams_deg: Bins = ()
+    """Incidence angles at which sub-swaths meet, for scenes that do not say where; good to a kilometre or so, since the
+    angle of a seam moves with the terrain and the orbit."""
+    edge_m: Bins = ()
+    """By distance from the nearest edge of a polygon of the label, in metres: where the label changes."""
+    edge_px: Bins = ()
+    """The same in pixels, for scenes that do not lie on a map."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        for name in ("incidence_angle_deg", "seam_m", "edge_m", "edge_px"):
+            edges = getattr(self, name)
+            if edges and (len(edges) < 2 or any(b <= a for a, b in pairwise(edges))):
+                raise ValueError(f"{name} must be two or more edges of bins, rising, not {list(edges)}")
+        if self.edge_m and self.edge_px:
+            raise ValueError("give either `edge_m` or `edge_px`, not both")
+        if self.seams_deg and not self.seam_m:
+            raise ValueError("`seams_deg` goes with `seam_m`: the bins of the distance")
+        if not (self.incidence_angle_deg or self.seam_m or self.edge_m or self.edge_px):
+            raise ValueError("name at least one of incidence_angle_deg, seam_m, edge_m, edge_px")
+        return self
+
+    @property
+    def bins(self) -> dict[str, Bins]:
+        """The kinds that are counted, with the edges of their bins."""
+        kinds = ("incidence_angle_deg", "seam_m", "edge_m", "edge_px")
+        return {name: getattr(self, name) for name in kinds if getattr(self, name)}

@@ -1,0 +1,250 @@
+"""Commands that make maps: several scenes at once, what it takes told beforehand, stopped and gone on, vectorized."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from sartransfer import members, predict
+from sartransfer.cli import main
+from sartransfer.cli.mapping import parse_bytes
+from sartransfer.contract import InputBand, InputContract
+from sartransfer.errors import InputError
+from sartransfer.forecast import in_bytes, in_time
+from sartransfer.geotiff import write_geotiff
+from sartransfer.models import build_model, write_checkpoint
+from sartransfer.scene import GeoReference
+
+torch.set_num_threads(1)
+SOURCE = Path(predict.__file__).parent.parent
+CONTRACT = InputContract((InputBand("vv", "sigma0_db", "VV", mean=-10.0, std=3.0),))
+PLACE = GeoReference(crs="EPSG:32633", transform=(40.0, 0.0, 500000.0, 0.0, -40.0, 6000000.0))
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command line; returns (exit code, printed, errors)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["sartransfer", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Two checkpoints, two scenes, and one that is no scene."""
+    folder = tmp_path_factory.mktemp("files")
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model = build_model("unet-resnet18", 1, 2, encoder_depth=3, decoder_channels=[8, 8, 8])
+        meta = {"classes": ("dry", "wet"), "contract": CONTRACT.to_json(), "identity": f"n{seed}", "epoch": 1}
+        write_checkpoint(folder / f"n{seed}", model, meta)
+        values = np.random.default_rng(seed).normal(-10, 3, (1, 90, 70)).astype(np.float32)
+        write_geotiff(
+            folder / f"s{seed}.tif", values, georeference=PLACE, descriptions=["vv"], units=["sigma0_db"]
+        )
+    (folder / "poisoned.tif").write_text("no image")
+    return folder
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_everything_at_once(call, files, tmp_path):
+    code, printed, said = call(
+        "predict", files / "n0.json", files / "s0.tif", "-o", tmp_path / "map.tif", "--ensemble", files / "n1.json",
+        "--probabilities-as", "uint8", "--entropy", "--spread", "--polygons", "--min-area", "1ha", "--simplify", 60,
+        "--stac", "--time", "2021-01-01T06:00:00", "--memory", "2GB",
+    )  # fmt: skip
+    assert code == 0, said
+    assert names(tmp_path) == [
+        "map-entropy.tif", "map-probabilities.tif", "map-spread.tif", "map.gpkg", "map.stac.json", "map.tif",
+        "map.tif.aux.xml",
+    ]  # fmt: skip
+    for word in (
+        "dry: ",
+        "wet: ",
+        "area on the ellipsoid",
+        "km2",
+        "map: ",
+        "spread: ",
+        "polygons: ",
+        "STAC item: ",
+    ):
+        assert word in printed
+    km2 = sum(
+        float(line.split("│")[2]) for line in printed.splitlines() if line.startswith(("│ dry", "│ wet"))
+    )
+    assert km2 == pytest.approx(90 * 70 * 1600 / 1e6 / 0.9996**2, rel=1e-3)
+
+
+def test_several_scenes_go_into_a_folder_and_a_poisoned_one_stops_no_other(call, files, tmp_path):
+    scenes = [files / name for name in ("s0.tif", "poisoned.tif", "s1.tif")]
+    words = ("predict", files / "n0.json", *scenes, "-o", tmp_path / "maps")
+    code, _, said = call(*words)
+    assert code == 2
+    assert "poisoned.tif cannot be read as a TIFF" in said
+    assert "1 of 3 scenes could not be mapped" in said
+    assert "Traceback" not in said
+    assert names(tmp_path / "maps") == ["s0.tif", "s0.tif.aux.xml", "s1.tif", "s1.tif.aux.xml"]
+    before = (tmp_path / "maps" / "s0.tif").stat().st_mtime_ns
+    code, _, said = call(*words)
+    assert said.count("is there already") == 2
+    assert (tmp_path / "maps" / "s0.tif").stat().st_mtime_ns == before
+    code, _, said = call("predict", files / "n1.json", *scenes[::2], "-o", tmp_path / "maps")
+    assert "2 of 2 scenes could not be mapped" in said  # maps of another network are not taken for these
+    assert "exists" in said
+    code, _, said = call("predict", files / "n0.json", *scenes[::2], "-o", tmp_path / "maps", "--overwrite")
+    assert code == 0, said
+    assert call("predict", files / "n0.json", *scenes, "-o", tmp_path / "map.tif")[0] == 2
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "s0.tif").write_bytes(scenes[0].read_bytes())
+    code, _, said = call(
+        "predict", files / "n0.json", scenes[0], tmp_path / "other" / "s0.tif", "-o", tmp_path / "m"
+    )
+    assert "two scenes are called 's0'" in said
+
+
+def test_a_dry_run_tells_what_it_takes_and_writes_nothing(call, files, tmp_path, monkeypatch):
+    words = ("predict", files / "n0.json", files / "s0.tif", "-o", tmp_path / "map.tif", "--dry-run")
+    code, printed, said = call(*words, "--probabilities", "--engine", "eager")
+    assert code == 0, said
+    assert "90 x 70 pixels, one window, one pass; at most " in printed
+    assert "in all" in printed
+    monkeypatch.setattr(predict, "ONE_PASS_PIXELS", 1)
+    monkeypatch.setattr(predict, "CORE", 32)
+    _, printed, _ = call(*words, "--engine", "eager")
+    assert "9 windows, windows of 32 px with a halo of" in printed
+    code, _, said = call(*words, "--memory", "1MB", "--engine", "eager")
+    assert (code, "Allow more memory" in said) == (2, True)
+    assert names(tmp_path) == []
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(call, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "ONE_PASS_PIXELS", 1)
+    monkeypatch.setattr(predict, "CORE", 32)
+    words = ("predict", files / "n0.json", files / "s0.tif", "-o", tmp_path / "map.tif", "--engine", "eager")
+    through = members.predict_classes
+
+    def stopped(*args, **options):
+        for number, found in enumerate(through(*args, **options)):
+            if number == 4:
+                raise KeyboardInterrupt
+            yield found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(members, "predict_classes", stopped)
+        code, _, said = call(*words)
+    assert code == 130
+    assert said == "stopped: the windows that are done are kept, and the same command goes on from there.\n"
+    assert names(tmp_path) == [".map.tif.partial"]
+    asked = []
+    logits = predict.predict_logits
+    monkeypatch.setattr(predict, "predict_logits", lambda *a, **k: asked.append(1) or logits(*a, **k))
+    code, _, said = call(*words)
+    assert (code, len(asked)) == (0, 9 - 4), said
+    assert names(tmp_path) == ["map.tif", "map.tif.aux.xml"]
+
+
+def test_mistakes_are_told_in_one_message(call, files, tmp_path):
+    words = ("predict", files / "n0.json", files / "s0.tif", "-o", tmp_path / "map.tif")
+    for more, expected in (
+        (("--memory", "much"), "memory='much' is not understood"),
+        (("--min-area", "1ha"), "add --polygons"),
+        (("--polygons", "--min-area", "1acre"), "min-area='1acre' is not understood"),
+        (("--probabilities-as", "float8"), "probabilities='float8' is not known"),
+        (("--spread",), "two checkpoints at least"),
+        (("--stac",), "does not tell when it was taken"),
+        (("--stac", "--time", "yesterday"), "is not ISO 8601"),
+        (("--engine", "eagr"), "engine='eagr' is not known"),
+        (("--ensemble", files / "n0.json"), "is named twice"),
+    ):
+        code, printed, said = call(*words, *more)
+        assert (code, printed, said.count("error:")) == (2, "", 1), said
+        assert expected in said
+        assert "Traceback" not in said
+    assert names(tmp_path) == []
+
+
+def test_a_map_that_is_there_is_vectorized(call, files, tmp_path):
+    assert call("predict", files / "n0.json", files / "s0.tif", "-o", tmp_path / "map.tif")[0] == 0
+    code, printed, said = call(
+        "vectorize", tmp_path / "map.tif", "-o", tmp_path / "map.gpkg", "--min-area", "5000m2"
+    )
+    assert code == 0, said
+    assert "area on the ellipsoid" in printed
+    assert " polygons" in printed
+    assert (tmp_path / "map.gpkg").exists()
+    code, _, said = call("vectorize", tmp_path / "map.tif", "-o", tmp_path / "map.gpkg")
+    assert (code, "exists already" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("4GB", 4 * 10**9), ("2 GiB", 2**31), ("500mb", 5 * 10**8), ("1024", 1024), ("1.5kB", 1500)],
+)
+def test_amounts_of_memory(text, number):
+    assert parse_bytes(text) == number
+    with pytest.raises(InputError, match="Write it as 4GB"):
+        parse_bytes(text + "x")
+
+
+def test_amounts_and_durations_are_told_as_people_read_them():
+    assert [in_bytes(n) for n in (12, 2_500, 812_000_000, 4e9, 3e13)] == [
+        "12 B",
+        "2.5 kB",
+        "812 MB",
+        "4 GB",
+        "30 TB",
+    ]
+    assert [in_time(s) for s in (0.23, 45, 600, 9000)] == ["0.23 s", "45 s", "10 min", "2.5 h"]
+
+
+def test_areas_are_told_expected_and_corrected(call, files, tmp_path):
+    words = ("predict", files / "n0.json", files / "s0.tif", "-o", tmp_path / "map.tif", "--probabilities")
+    assert call(*words)[0] == 0
+    scenes = [
+        {"id": f"{i}", "group": f"event{i % 6}", "confusion": [[80 + i, 20], [10, 30 + i]]} for i in range(12)
+    ]
+    (tmp_path / "scores.json").write_text(json.dumps({"test": {"classes": ["dry", "wet"], "scenes": scenes}}))
+    code, printed, said = call(
+        "areas", tmp_path / "map.tif", "--probabilities", tmp_path / "map-probabilities.tif", "--scores",
+        tmp_path / "scores.json", "-o", tmp_path / "areas.json",
+    )  # fmt: skip
+    assert code == 0, said
+    assert "adjusted km2 [95 %]" in printed
+    told = json.loads((tmp_path / "areas.json").read_text())
+    total = sum(row["km2"] for row in told.values())
+    assert total == pytest.approx(90 * 70 * 1600 / 1e6 / 0.9996**2, rel=1e-3)
+    assert sum(row["expected_km2"] for row in told.values()) == pytest.approx(total)
+    assert sum(row["adjusted_km2"] for row in told.values()) == pytest.approx(total)
+    with rasterio.open(tmp_path / "map-probabilities.tif") as file:
+        share = file.read(2).mean()
+    assert told["wet"]["expected_km2"] == pytest.approx(share * total, rel=1e-4)
+    all_of_them = sum(np.array(s["confusion"]) for s in scenes)
+    users = all_of_them / all_of_them.sum(0)
+    expected = users @ np.array([told["dry"]["km2"], told["wet"]["km2"]])
+    assert told["wet"]["adjusted_km2"] == pytest.approx(expected[1])
+    assert told["wet"]["low_km2"] < told["wet"]["adjusted_km2"] < told["wet"]["high_km2"]
+    for more, expected in (
+        (("--scores", tmp_path / "no.json"), "is not there"),
+        (("--scores", tmp_path / "areas.json"), "split="),
+        (("--probabilities", tmp_path / "map.tif"), "does not hold the probabilities of 2 classes"),
+        (("-o", tmp_path / "areas.json"), "exists already"),
+    ):
+        code, _, said = call("areas", tmp_path / "map.tif", *more)
+        assert (code, expected in said, "Traceback" in said) == (2, True, False), said
