@@ -633,7 +633,7 @@ def test_a_map_of_even_ground_has_its_value_its_units_and_its_provenance(tmp_pat
     )
     assert told == [(1, 1)]
     assert made.bands == ("beta0_hh_db", "beta0_hv_db", "incidence_angle_deg")
-    assert (made.crs, made.pixel_size) == ("EPSG:3413", 80.0)
+    assert (made.crs, made.pixel_size, made.unit) == ("EPSG:3413", 80.0, "m")
     scene = open_geotiff(made.path)
     assert [str(b.unit) for b in scene.bands] == ["beta0_db", "beta0_db", "incidence_angle_deg"]
     assert [b.polarization for b in scene.bands] == ["HH", "HV", None]
@@ -745,7 +745,7 @@ def test_projections_by_latitude_and_by_choice(tmp_path, rng):
         assert abs((center[0][0] - float(expected[1]) + 180) % 360 - 180) < 0.01
     folder = tmp_path / "2" / f"{product_name(product)}.SAFE"
     made = prepare_sentinel1(folder, tmp_path / "degrees.tif", crs="EPSG:4326", pixel_size=0.001)
-    assert made.crs == "EPSG:4326"
+    assert (made.crs, made.unit) == ("EPSG:4326", "degree")
     assert open_geotiff(made.path).read().valid.any()
     for words, fields in (
         ("give pixel_size in degrees", {"crs": "EPSG:4326"}),

@@ -309,6 +309,27 @@ def test_a_cut_catalog_is_not_written_and_leaks_nothing(tmp_path):
         write_catalog(catalog, tmp_path / "cut.csv")
 
 
+def test_the_halves_of_a_scene_are_no_duplicates_but_a_copy_of_it_is(tmp_path):
+    from dataclasses import replace
+
+    from sartransfer.catalog import Asset
+    from sartransfer.data.check import check_catalog
+    from sartransfer.data.resolve import open_catalog
+
+    catalog = open_catalog(ice_recipe(write_ice(tmp_path)))
+    halves = [e for e in catalog.entries if e.part is not None]
+    assert halves
+    assert check_catalog(catalog) == []
+    path = tmp_path / "copy.tif"
+    path.write_bytes(halves[0].assets[0].path.read_bytes())
+    copy = replace(halves[1], id="copy", assets=(Asset(path),))  # the other side, of another file
+    found = check_catalog(catalog.with_entries([*catalog.entries, copy]))
+    assert [(p.kind, p.id) for p in found] == [("duplicate", "copy")]
+    again = replace(halves[0], id="again")  # one side twice
+    found = check_catalog(catalog.with_entries([*catalog.entries, again]))
+    assert [(p.kind, p.id) for p in found] == [("duplicate", "again")]
+
+
 def test_halves_and_a_fraction_are_one_too_many():
     from sartransfer.recipe import ValidationRecipe
 

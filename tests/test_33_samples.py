@@ -263,9 +263,8 @@ def test_patches_have_enough_label(tmp_path):
 
 
 def test_a_patch_larger_than_its_scene_is_refused(store):
-    samples = Samples(store, patch=PatchRecipe(size=41), recipe=AugmentRecipe(), seed=0)
     with pytest.raises(InputError, match=r"40 x 40 pixels is smaller than data.patch.size=41"):
-        samples[0]
+        Samples(store, patch=PatchRecipe(size=41), recipe=AugmentRecipe(), seed=0)
 
 
 def test_scenes_of_several_sizes_cannot_be_batched_whole(tmp_path, catalog):

@@ -287,6 +287,10 @@ def test_networks_that_do_not_fit_together_are_refused(files, tmp_path):
         predict_scene(networks(files, 0), scene, tmp_path / "map.tif", spread=True)
     with pytest.raises(InputError, match="is named twice"):
         predict_scene(networks(files, 0, 0), scene, tmp_path / "map.tif")
+    (tmp_path / "link").symlink_to(files)
+    with pytest.raises(InputError, match="is named twice"):
+        predict_scene([files / "n0.json", tmp_path / "link" / "n0.json"], scene, tmp_path / "map.tif")
+    (tmp_path / "link").unlink()
     with pytest.raises(InputError, match="no checkpoint is named"):
         predict_scene([], scene, tmp_path / "map.tif")
     model = build_model("unet-resnet18", 1, 2, encoder_depth=3, decoder_channels=[8, 8, 8])
@@ -473,9 +477,16 @@ def test_a_stopped_map_goes_on_with_the_engine_that_it_began_with(files, tmp_pat
         patch.setattr(streaming.GrowingMap, "add", stop)
         with pytest.raises(KeyboardInterrupt):
             predict_scene(*words, engine="eager")
-    assert mapping._earlier_engines(words[2], 1) == ["eager"]
-    assert mapping._earlier_engines(words[2], 2) == ["auto"]
-    assert mapping._earlier_engines(tmp_path / "other.tif", 1) == ["auto"]
+    first, second = (read_checkpoint(path) for path in networks(files, 0, 1))
+    assert mapping._earlier_engines(words[2], [first]) == ["eager"]
+    assert mapping._earlier_engines(words[2], [first, second]) == ["auto"]
+    assert mapping._earlier_engines(words[2], [second]) == ["auto"]  # another network: it may not run there
+    assert mapping._earlier_engines(tmp_path / "other.tif", [first]) == ["auto"]
+    journal = tmp_path / ".map.tif.partial" / streaming.JOURNAL
+    text = journal.read_text()
+    journal.write_text(text.replace('"engines": ["eager"]', '"engines": ["int8"]'))
+    assert mapping._earlier_engines(words[2], [first]) == ["auto"]  # "auto" never takes it
+    journal.write_text(text)
     asked = []
     through = mapping.open_members
     monkeypatch.setattr(

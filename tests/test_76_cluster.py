@@ -679,6 +679,11 @@ def test_a_ledger_knows_what_was_replaced_and_has_one_writer(tmp_path):
         ledger.add({"name": "a", "key": "k", "status": "failed"})
     with Ledger(tmp_path) as ledger:
         assert ledger.of("a", "k", path) is None
+        ledger.add({"name": "a", "key": "k", "status": "finished"})
+        for key in ("k", "other"):  # to be made anew, and killed before anything came of it
+            ledger.add({"name": "a", "key": key, "status": "begun", "replaces": stamp(path)})
+        assert ledger.of("a", "k", path)["status"] == "finished"
+        assert ledger.of("a", "other", path) is None
 
 
 def arithmetic():

@@ -509,6 +509,8 @@ def test_what_was_trained_is_found_scored_and_reported(call, tmp_path, data):
     out = tmp_path / "out"
     code, printed, _ = call("compare", path, "-o", out, "--dry-run")
     assert (code, "2, of which 2 are still to be done" in printed, out.exists()) == (0, True, False)
+    code, _, said = call("compare", path, "-o", out, "--dry-run", "--set", "data.patch.size=1000")
+    assert (code, "is smaller than data.patch.size=1000" in " ".join(said.split())) == (2, True)
 
     code, printed, _ = call("train", path, "-o", out, "--seed", "1")
     run = out / "runs/random/1/seed1"

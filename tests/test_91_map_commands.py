@@ -1,6 +1,8 @@
 """Commands that make maps: several scenes at once, what it takes told beforehand, stopped and gone on, vectorized."""
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -105,18 +107,39 @@ def test_several_scenes_go_into_a_folder_and_a_poisoned_one_stops_no_other(call,
     code, _, said = call(*words)
     assert said.count("is there already") == 2
     assert (tmp_path / "maps" / "s0.tif").stat().st_mtime_ns == before
+    (tmp_path / "next").mkdir()  # a scene of another day, whose name and grid are the same
+    other = shutil.copy2(scenes[0], tmp_path / "next" / "s0.tif")
+    assert call("predict", files / "n0.json", other, scenes[2], "-o", tmp_path / "maps")[0] == 0  # a copy
+    with rasterio.open(other, "r+") as file:
+        file.write(file.read() + 1)
+    os.utime(other, ns=(before - 10**9, before - 10**9))
+    code, _, said = call("predict", files / "n0.json", other, scenes[2], "-o", tmp_path / "maps")
+    assert (code, said.count("is there already")) == (2, 1)
+    assert "s0.tif exists" in said
     code, _, said = call("predict", files / "n1.json", *scenes[::2], "-o", tmp_path / "maps")
     assert "2 of 2 scenes could not be mapped" in said  # maps of another network are not taken for these
     assert "exists" in said
     code, _, said = call("predict", files / "n0.json", *scenes[::2], "-o", tmp_path / "maps", "--overwrite")
     assert code == 0, said
     assert call("predict", files / "n0.json", *scenes, "-o", tmp_path / "map.tif")[0] == 2
+    (tmp_path / "list.txt").write_text("".join(f"{scene}\n" for scene in scenes))
+    code, _, said = call("predict", files / "n0.json", tmp_path / "list.txt", "-o", tmp_path / "map.tif")
+    assert (code, "several scenes do not go into one map" in said) == (2, True)
+    assert not (tmp_path / "map.tif").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "s0.tif").write_bytes(scenes[0].read_bytes())
     code, _, said = call(
         "predict", files / "n0.json", scenes[0], tmp_path / "other" / "s0.tif", "-o", tmp_path / "m"
     )
     assert "two scenes are called 's0'" in said
+
+
+def test_what_an_earlier_map_left_beside_is_told_of(call, files, tmp_path):
+    words = ("-o", tmp_path / "map.tif", "--overwrite")
+    assert call("predict", files / "n0.json", files / "s0.tif", *words, "--entropy", "--polygons")[0] == 0
+    code, _, said = call("predict", files / "n1.json", files / "s0.tif", *words, "--entropy")
+    assert (code, said.count("is of an earlier map")) == (0, 1)
+    assert "map.gpkg is of an earlier map" in said.replace("\n", "")
 
 
 def test_a_dry_run_tells_what_it_takes_and_writes_nothing(call, files, tmp_path, monkeypatch):
@@ -170,7 +193,9 @@ def test_mistakes_are_told_in_one_message(call, files, tmp_path):
         (("--spread",), "two checkpoints at least"),
         (("--stac",), "does not tell when it was taken"),
         (("--stac", "--time", "yesterday"), "is not ISO 8601"),
+        (("--time", "2021-01-01"), "add --stac"),
         (("--engine", "eagr"), "engine='eagr' is not known"),
+        (("--engine", "eagr", "--dry-run"), "engine='eagr' is not known"),
         (("--ensemble", files / "n0.json"), "is named twice"),
     ):
         code, printed, said = call(*words, *more)
@@ -236,6 +261,8 @@ def test_areas_are_told_expected_and_corrected(call, files, tmp_path):
         share = file.read(2).mean()
     assert told["wet"]["expected_km2"] == pytest.approx(share * total, rel=1e-4)
     all_of_them = sum(np.array(s["confusion"]) for s in scenes)
+    words = ("predict", files / "n1.json", files / "s0.tif", "-o", tmp_path / "other.tif", "--probabilities")
+    assert call(*words)[0] == 0
     users = all_of_them / all_of_them.sum(0)
     expected = users @ np.array([told["dry"]["km2"], told["wet"]["km2"]])
     assert told["wet"]["adjusted_km2"] == pytest.approx(expected[1])
@@ -245,6 +272,7 @@ def test_areas_are_told_expected_and_corrected(call, files, tmp_path):
         (("--scores", tmp_path / "areas.json"), "split="),
         (("--probabilities", tmp_path / "map.tif"), "does not hold the probabilities of 2 classes"),
         (("-o", tmp_path / "areas.json"), "exists already"),
+        (("--probabilities", tmp_path / "other-probabilities.tif"), "is not of the same run"),
     ):
         code, _, said = call("areas", tmp_path / "map.tif", *more)
         assert (code, expected in said, "Traceback" in said) == (2, True, False), said

@@ -1,5 +1,6 @@
 """A trained network, or several, and a scene in; a georeferenced map out."""
 
+import hashlib
 import json
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ __all__ = ["COLOURS", "NODATA", "MapResult", "predict_scene"]
 
 SAMPLE = 2048 * 2048  # pixels up to which all of a scene are looked at for what is odd
 SPREAD = 1024 * 1024  # pixels, evenly spread, that are looked at in a larger one
+LOOKS, LOOK = 17, 2**14  # blocks of a file that tell it from others, and bytes of each
 # What a GeoPackage notes as its time where the scene has none: the same task gives the same bytes.
 UNDATED = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -158,7 +160,7 @@ def predict_scene(
     plan = plans[0]
     sample = _sample(networks[0], scene, plan)
     warnings = networks[0].contract.warnings(scene, Reading(sample, np.ones(sample.shape[1:], dtype=bool)))
-    engines = _earlier_engines(out, len(networks)) if engine == AUTO else [engine]
+    engines = _earlier_engines(out, networks) if engine == AUTO else [engine]
     members = open_members(networks, plans, scene, device, views=views, engines=engines)
     total = count_windows(plan, scene.height, scene.width)
     with GrowingMap(layers, scene.height, scene.width, map_task(members, scene, files, device)) as growing:
@@ -202,6 +204,8 @@ def predict_scene(
             return pairs
 
         tags = _tags(networks, scene, plan, warnings)
+        if files:
+            tags["SARTRANSFER_FILES"] = files_tag(files)
         tags["SARTRANSFER_ENGINE"] = "; ".join(dict.fromkeys(m.engine.describe() for m in members))
         growing.finish(scene.georeference, tags, overwrite=overwrite, beside=accompany)
     names = {layer.path.stem.removeprefix(out.stem): layer.path for layer in layers}
@@ -262,11 +266,16 @@ def map_arrays(
         yield window, window_values(layers, logits, valid)
 
 
-def _earlier_engines(out: Path, networks: int) -> list[str]:
-    """Return the engines that an earlier, stopped call for this map chose: with others it could not be gone on with."""
-    found = earlier_task(out).get("engines")
-    known = isinstance(found, list) and len(found) == networks and set(found) <= {EAGER, *ENGINES}
-    return found if known and isinstance(found, list) else [AUTO]
+def _earlier_engines(out: Path, networks: Sequence[Checkpoint]) -> list[str]:
+    """Return the engines that an earlier, stopped call for this map chose: with others it could not be gone on with.
+
+    Of the same networks, and such as ``auto`` may choose: int8 was somebody's wish then, and is not one now.
+    """
+    task = earlier_task(out)
+    found, known = task.get("engines"), {EAGER, *(name for name, each in ENGINES.items() if each.exact)}
+    same = task.get("tensors") == [network.metadata.get("sha256") for network in networks]
+    good = same and isinstance(found, list) and len(found) == len(networks) and set(found) <= known
+    return found if good and isinstance(found, list) else [AUTO]
 
 
 def _areas(path: Path) -> dict[str, float] | None:
@@ -301,13 +310,12 @@ def map_task(
     tensors = [member.checkpoint.metadata.get("sha256") for member in members]
     if not files or None in tensors:
         return None
-    parts = [p for file in files for p in (sorted(file.rglob("*")) if file.is_dir() else [file])]
     return {
         "version": __version__,
         "torch": torch.__version__,
         "tensors": tensors,
         "contracts": [member.checkpoint.contract.to_json() for member in members],
-        "scene": [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in parts if p.is_file()],
+        "scene": [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in _parts(files)],
         "bands": [repr(band) for band in scene.bands],
         "plans": [member.plan.to_json() for member in members],
         "views": [member.views for member in members],
@@ -315,6 +323,28 @@ def map_task(
         "device": device,
         "classes": list(members[0].checkpoint.classes),
     }
+
+
+def _parts(files: Sequence[Path]) -> list[Path]:
+    """Return files, and those in folders."""
+    found = [p for file in files for p in (sorted(file.rglob("*")) if file.is_dir() else [file])]
+    return [p for p in found if p.is_file()]
+
+
+def files_tag(files: Sequence[Path]) -> str:
+    """Return what tells a scene's files from others of the same name, for a map's tag ``SARTRANSFER_FILES``.
+
+    A hash of their sizes and of a few blocks of each: the same wherever they lie, and of large ones not all is read.
+    """
+    found = hashlib.sha256()
+    for path in _parts(files):
+        size = path.stat().st_size
+        found.update(f"{size};".encode())
+        with path.open("rb") as file:
+            for i in range(LOOKS):
+                file.seek(max(0, size - LOOK) * i // (LOOKS - 1))
+                found.update(file.read(LOOK))
+    return found.hexdigest()[:16]
 
 
 def checkpoint_tag(networks: Sequence[Checkpoint]) -> str:

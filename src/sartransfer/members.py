@@ -46,7 +46,7 @@ def check_members(checkpoints: Sequence[Checkpoint]) -> None:
                 f"{first.path} knows the classes {', '.join(first.classes)}, {checkpoint.path} knows "
                 f"{', '.join(checkpoint.classes)}. They must be the same, in the same order."
             )
-    paths = [c.path for c in checkpoints if c.path is not None]
+    paths = [c.path.resolve() for c in checkpoints if c.path is not None]  # one file has many names
     if twice := [p for p in paths if paths.count(p) > 1 and len(paths) == len(checkpoints)]:
         raise InputError(f"{twice[0]} is named twice: it would count twice.")
 

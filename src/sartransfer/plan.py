@@ -13,6 +13,7 @@ from sartransfer.catalog import TRAIN, VALIDATION, Catalog
 from sartransfer.data.check import unit_warnings
 from sartransfer.data.ground import in_pixels
 from sartransfer.data.leakage import relation
+from sartransfer.data.patches import check_patches
 from sartransfer.data.resolve import open_catalog, open_training_data, same_scenes
 from sartransfer.errors import RecipeError, one_of
 from sartransfer.losses import build_loss
@@ -132,6 +133,8 @@ def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
         training = recipe.training_of(name)
         batch = training.batch_size
         patch = None if recipe.data.patch is None else in_pixels(recipe.data.patch, data.train.scenes)
+        if patch is not None:
+            check_patches(data.train, patch)
         size = data.train.shape(0) if patch is None else (patch.size or 0,) * 2
         step = _step_seconds(
             model, training, recipe.task, size, len(data.contract.bands), len(catalog.classes), device

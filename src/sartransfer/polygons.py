@@ -175,6 +175,24 @@ def expected_areas(path: str | Path, classes: int) -> NDArray[np.float64]:
     return total
 
 
+def check_pair(map_path: str | Path, probabilities: str | Path) -> None:
+    """Raise `InputError` where probabilities are not those of a map: of another grid, scene or network."""
+    told = []
+    for path in (Path(map_path), Path(probabilities)):
+        with opened(path) as file:
+            tags = file.tags()
+            grid = {"pixels": (file.height, file.width), "place": read_georeference(file)}
+            names = ("CHECKPOINT", "SCENE", "CLASSES")
+            told.append(grid | {n.lower(): tags.get(f"SARTRANSFER_{n}") for n in names})
+    for what, one in told[0].items():
+        other = told[1][what]
+        if one != other and None not in (one, other):  # other programs keep no tags
+            raise InputError(
+                f"{probabilities} is not of the same run as {map_path}: {what} {other}, not {one}. Make both anew "
+                "by one command (sartransfer predict --probabilities)."
+            )
+
+
 def map_colours(file: Any) -> dict[int, tuple[int, int, int]]:
     """Return the colours of an open map; empty where it has none."""
     try:

@@ -55,14 +55,15 @@ class Ledger:
     def of(self, name: str, key: str, path: Path) -> dict[str, Any] | None:
         """Return the record of a scene whose map is at `path` and was made by the task `key`; None: by another."""
         own = [line for line in self.lines if line.get("name") == name]
+        seen = stamp(path)
+        while own and own[-1].get("status") == "begun" and own[-1].get("replaces") == seen:
+            own.pop()  # it came to nothing: the map is still the one that was to be replaced
         last: dict[str, Any] = own[-1] if own else {}
         if last.get("key") != key or last.get("status") == "failed":
             return None
         if last.get("status") == "finished":
             return last
         # Maps are put in place whole: one that came after "begun" is finished, by a worker we did not live to hear.
-        if last.get("replaces") == stamp(path):
-            return None
         return {"name": name, "status": "finished", "map": path.name, "key": key}
 
     def add(self, record: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ def areas(
 ) -> None:
     """Tell the area of each class on the ellipsoid, and what the checkpoint's errors make of it."""
     from sartransfer.area_estimates import resampled_areas
-    from sartransfer.polygons import class_areas, expected_areas
+    from sartransfer.polygons import check_pair, class_areas, expected_areas
     from sartransfer.runs import write_json
 
     if target is not None:
@@ -45,6 +45,7 @@ def areas(
         name: {"pixels": pixels, "km2": area / 1e6} for name, (pixels, area) in found.items()
     }
     if probabilities is not None:
+        check_pair(map_path, probabilities)
         for name, area in zip(rows, expected_areas(probabilities, len(rows)), strict=True):
             rows[name]["expected_km2"] = area / 1e6
     if scores is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from sartransfer.errors import ClusterError, SartransferError, one_of, refuse_existing
+from sartransfer.errors import ClusterError, OutputError, SartransferError, one_of, refuse_existing
 from sartransfer.terminal import Watcher, err, out, show_path
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ def job(
         else f"kubectl apply -f {shlex.quote(str(target))}"
     )
     err.print(
-        f"Read it first: it has never run on such a cluster. Then: {word}", highlight=False, markup=False
-    )
+        f"Read it first: it has never run on such a cluster. Then: {word}",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def is_list(scenes: list[str]) -> bool:
@@ -109,6 +110,8 @@ def predict_many(
 
     bands = options.pop("bands")
     listed = is_list(scenes)
+    if (listed or len(scenes) > 1) and target.suffix.lower() in (".tif", ".tiff") and not target.is_dir():
+        raise OutputError(f"several scenes do not go into one map: {target}. Name a folder (--out maps).")
     orders = read_scenes(scenes[0], bands) if listed else tuple(order_of(scene, bands) for scene in scenes)
     where, keys, plain = cluster
     try:

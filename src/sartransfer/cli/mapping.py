@@ -19,7 +19,7 @@ from sartransfer.cli.options import (
     Overwrite,
     Views,
 )
-from sartransfer.errors import InputError, OutputError, SartransferError
+from sartransfer.errors import InputError, OutputError, SartransferError, one_of
 from sartransfer.terminal import err, out, show_path
 
 if TYPE_CHECKING:
@@ -115,9 +115,12 @@ def predict(
     cluster_plain: ClusterPlain = False,
 ) -> None:
     """Map scenes with a trained network: classes as cloud-optimized GeoTIFFs, georeferenced as the scenes."""
+    from sartransfer.engines.kinds import NAMES
     from sartransfer.mapping import read_networks
     from sartransfer.predict import choose_device
 
+    if engine not in NAMES:  # told before anything is read, and of a dry run too
+        raise InputError(one_of("engine", engine, NAMES))
     folder = len(scenes) > 1 or target.is_dir()
     asked, device = device, device if cluster else choose_device(device)
     if (min_area != "0" or simplify) and not polygons:
@@ -211,6 +214,8 @@ def _polygon_options(min_area: str, simplify: float) -> "PolygonOptions":
 def _when(stac: bool, time: str | None) -> "bool | datetime":
     if time is None:
         return stac
+    if not stac:
+        raise InputError("--time is what a STAC item tells: add --stac.")
     try:
         return datetime.fromisoformat(time)
     except ValueError as error:
@@ -249,18 +254,32 @@ def _made_already(
     polygons: bool,
     stac: bool,
 ) -> bool:
-    """Say whether a whole map of this scene by these networks is there, from the same command before."""
+    """Say whether a whole map of this scene by these networks is there, from the same command before.
+
+    One that is older than a checkpoint, or of other files of this name, is none.
+    """
     from sartransfer.geotiff import opened
     from sartransfer.map_layers import plan_layers
-    from sartransfer.mapping import checkpoint_tag, map_paths
+    from sartransfer.mapping import checkpoint_tag, files_tag, map_paths, scene_files
 
     layers = [layer.path for layer in plan_layers(path, networks[0].classes, **options)]
     if not all(p.exists() for p in map_paths(path, layers, polygons, stac)):
         return False
-    with opened(path) as file:
-        tags = file.tags()
-    wanted = (checkpoint_tag(networks), Path(scene.rpartition("|")[2].strip()).stem)
-    return (tags.get("SARTRANSFER_CHECKPOINT"), tags.get("SARTRANSFER_SCENE")) == wanted
+    made = path.stat().st_mtime_ns
+    if any(n.path.stat().st_mtime_ns > made for n in networks):
+        return False
+    try:
+        with opened(path) as file:
+            tags = file.tags()
+    except SartransferError:  # no map: it is told of as a file that is in the way
+        return False
+    files = scene_files(scene)
+    wanted = {
+        "SARTRANSFER_CHECKPOINT": checkpoint_tag(networks),
+        "SARTRANSFER_SCENE": files[-1].stem,
+        "SARTRANSFER_FILES": files_tag(files),
+    }
+    return all(tags.get(name) == text for name, text in wanted.items())
 
 
 def _foretell(
@@ -328,6 +347,20 @@ def _show(result: "MapResult") -> None:
             show_path(what, path)
     if result.item:
         show_path("STAC item", result.item)
+    written = {result.probabilities, result.entropy, result.spread, result.polygons, result.item}
+    for path in _all_beside(result.path):
+        if path not in written and path.exists():
+            words = f"{path} is of an earlier map: remove it, or make it anew."
+            err.print(f"[yellow]warning:[/] {escape(words)}", soft_wrap=True)
+
+
+def _all_beside(path: Path) -> list[Path]:
+    """Return the files that may stand beside a map, but for its table of classes."""
+    from sartransfer.map_layers import plan_layers
+    from sartransfer.mapping import map_paths
+
+    layers = plan_layers(path, ("a", "b"), probabilities=True, entropy=True, spread=True)
+    return map_paths(path, [layer.path for layer in layers], True, True)[2:]
 
 
 def _show_areas(areas: dict[str, float]) -> None:

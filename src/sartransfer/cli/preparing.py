@@ -246,7 +246,8 @@ def sentinel1(
         )
     out.print(
         escape(
-            f"{', '.join(made.bands)}: {made.height} x {made.width} pixels of {made.pixel_size:g} in {made.crs[:40]}, "
+            f"{', '.join(made.bands)}: {made.height} x {made.width} pixels of {made.pixel_size:g} {made.unit} in "
+            f"{made.crs[:40]}, "
             f"{made.valid_share:.0%} with values"
         ),
         highlight=False,
@@ -306,7 +307,8 @@ def icechart(
             overwrite=overwrite,
             progress=lambda done, of: bar.update(task, completed=done, total=of),
         )
-    table = Table("pixels", "class", title=escape(f"{made.polygons} polygons on the scene"))
+    title = f"{made.polygons} polygons on the scene"
+    table = Table("pixels", "class", title=escape(title), min_width=len(title))
     for name, number in (*made.counts.items(), *((f"no label: {k}", n) for k, n in made.left_out.items())):
         table.add_row(f"{number:,}", escape(name))
     out.print(table)

@@ -96,7 +96,7 @@ def open_cluster(
         except (OSError, TimeoutError, ValueError, RuntimeError, TypeError) as error:
             raise ClusterError(
                 f"the cluster {place.address or place.kind!r} does not answer: {error or type(error).__name__}. "
-                "Is it running, does it have workers, and are the keys its own?"
+                "Is it running, does it have workers, and are the keys its own (--cluster-tls FOLDER)?"
             ) from error
         yield Cluster(client, place)
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
-from sartransfer.data.leakage import content_hashes
+from sartransfer.data.leakage import content_hashes, cut_apart
 from sartransfer.errors import SartransferError
 from sartransfer.radar.units import Quantity, implausible
 from sartransfer.readers import open_entry, read_label
@@ -37,7 +37,7 @@ def check_catalog(
     ``unit`` (a band of unknown unit: refused in training; values that belie the
     declared one), ``label`` (another size than the scene, values outside the
     classes), ``empty label`` (nothing but ignored pixels), ``duplicate`` (two entries with one
-    image, in one split or two).
+    image, in one split or two; the two halves of one scene are not).
 
     Args:
         catalog: to look over.
@@ -45,7 +45,7 @@ def check_catalog(
         progress: called with (entries done, entries in all).
     """
     problems: list[Problem] = []
-    holders: dict[str, str] = {}
+    holders: dict[str, Entry] = {}
     for i, entry in enumerate(catalog.entries):
         found = _missing(entry) or _look(entry, catalog)
         problems += found
@@ -109,13 +109,14 @@ def _look(entry: Entry, catalog: Catalog) -> list[Problem]:
     return problems
 
 
-def _content(entry: Entry, holders: dict[str, str]) -> list[Problem]:
+def _content(entry: Entry, holders: dict[str, Entry]) -> list[Problem]:
     try:
         hashes = content_hashes(entry)
     except SartransferError as error:
         return [Problem("unreadable", entry.id, str(error))]
-    twins = dict.fromkeys(holders[h] for h in hashes if h in holders and holders[h] != entry.id)
+    found = [holders[h] for h in hashes if h in holders]
+    twins = dict.fromkeys(e.id for e in found if e.id != entry.id and not cut_apart(e, entry))
     for value in hashes:
-        holders.setdefault(value, entry.id)
+        holders.setdefault(value, entry)
     problems = [Problem("duplicate", entry.id, f"holds the same image as entry {twin!r}") for twin in twins]
     return problems + [Problem("unit", entry.id, message) for message in belied_units(open_entry(entry))]

@@ -193,7 +193,7 @@ def _shared(kind: Kind, entries: Sequence[Entry], keys: Sequence[tuple[str, ...]
         partners: dict[str, Entry] = {}
         for key in mine:
             for other, held in holders.get(key, {}).items():
-                first = next((e for e in held if other != split and not _cut_apart(e, entry)), None)
+                first = next((e for e in held if other != split and not cut_apart(e, entry)), None)
                 if first is not None:
                     partners[other] = first
         for other, partner in partners.items():
@@ -206,7 +206,7 @@ def _shared(kind: Kind, entries: Sequence[Entry], keys: Sequence[tuple[str, ...]
                 held.append(entry)
 
 
-def _cut_apart(one: Entry, other: Entry) -> bool:
+def cut_apart(one: Entry, other: Entry) -> bool:
     """Say whether two entries are the two sides of one scene: they share its group and footprint, and no pixel."""
     if one.part is None or other.part is None or one.assets != other.assets:
         return False
@@ -240,7 +240,7 @@ def _overlapping(entries: Sequence[Entry], scenes: Sequence[Scene]) -> Iterator[
         {tuple(sorted((int(p), int(q)))) for p, q in tree.query(shapes, predicate="intersects").T}
     ):
         one, two = entries[owners[a]], entries[owners[b]]
-        if one.split == two.split or (owners[b], one.split or "") in seen or _cut_apart(one, two):
+        if one.split == two.split or (owners[b], one.split or "") in seen or cut_apart(one, two):
             continue
         smaller = min(shapes[a].area, shapes[b].area)
         if shapes[a].intersection(shapes[b]).area > LEAST_OVERLAP * smaller:

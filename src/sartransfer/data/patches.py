@@ -183,8 +183,9 @@ class Samples(Dataset[dict[str, Any]]):
             seed: of the run. bootstrap: see `sampling.bootstrap_scenes`.
 
         Raises:
-            InputError: whole scenes of several sizes, which cannot be batched; a size in metres of scenes whose pixels
-                have none, or differ. RecipeError: data.patch.min_class names a class that is not there.
+            InputError: whole scenes of several sizes, which cannot be batched; a scene smaller than a patch; a size in
+                metres of scenes whose pixels have none, or differ.
+            RecipeError: data.patch.min_class names a class that is not there.
         """
         store.prepare()  # once, and not in each process that reads beside the training
         self.store, self.recipe, self.seed, self.epoch = store, recipe, seed, 0
@@ -195,6 +196,8 @@ class Samples(Dataset[dict[str, Any]]):
         self.classes = (
             None if classes is None else np.repeat(classes[self.scenes], patch.per_scene if patch else 1)
         )
+        if patch is not None:
+            check_patches(store, patch)
         if patch is None and len({store.shape(i) for i in range(len(store))}) > 1:
             sizes = sorted({store.shape(i) for i in range(len(store))})
             raise InputError(
@@ -227,11 +230,6 @@ class Samples(Dataset[dict[str, Any]]):
         """Draw places until one lies wholly in the scene (or its half) and its label has enough of what counts."""
         size = patch.size or 0
         height, width = self.store.shape(scene)
-        if size > height or size > width:
-            raise InputError(
-                f"scene {self.store.entries[scene].id!r} of {height} x {width} pixels is smaller than "
-                f"data.patch.size={size}."
-            )
         looked = 0
         for _ in range(PLACES):
             row = int(generator.integers(height - size + 1))
@@ -255,6 +253,18 @@ class Samples(Dataset[dict[str, Any]]):
             f"{what} with {patch.min_labelled:.0%} of its label known{wanted} was found in {looked} tries. "
             "Lower data.patch.min_labelled or min_class, or leave the scene out."
         )
+
+
+def check_patches(store: SceneStore, patch: PatchRecipe) -> None:
+    """Raise `InputError` where a scene, or the half of one that trains, is smaller than a patch (in pixels)."""
+    size = patch.size or 0
+    for index, entry in enumerate(store.entries):
+        height, width = store.shape(index)
+        if size > height or size > width:
+            raise InputError(
+                f"scene {entry.id!r} of {height} x {width} pixels is smaller than data.patch.size={size}. "
+                "Take smaller patches (data.patch), or leave the scene out."
+            )
 
 
 def _has_enough(mask: NDArray[np.uint8], labelled: float, shares: dict[int, float]) -> bool:

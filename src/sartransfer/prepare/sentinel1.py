@@ -34,6 +34,7 @@ STRIP_PIXELS = 1 << 21  # of the product, that are calibrated at once: some 100 
 STEP = 16  # samples between points whose line and pixel are found exactly; linear between, to .01 px
 FINEST, COARSEST = 1 / 8, 64  # sizes of a map's pixel, in averaged pixels of the product
 MOST_PIXELS = 1 << 33
+ON_GRID = 1e-6  # of a pixel: nearer to a line of the grid is on it
 HIGH_LATITUDE = 60.0
 ARCTIC, ANTARCTIC = "EPSG:3413", "EPSG:3031"
 COG = {"compress": "deflate", "predictor": "yes", "overview_resampling": "average", "bigtiff": "if_safer"}
@@ -54,6 +55,14 @@ class PreparedScene:
     width: int
     valid_share: float
     """Share of the map's pixels that have values."""
+
+    @property
+    def unit(self) -> str:
+        """What the projection counts in: ``m``, or as it calls it (``degree``, ``US survey foot``)."""
+        from rasterio.crs import CRS
+
+        name = str(CRS.from_user_input(self.crs).units_factor[0])
+        return "m" if name in ("metre", "meter") else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +215,11 @@ def _plan_target(
         grid.lines, grid.pixels, flat[0], flat[1], None if lift is None else (lift[0], lift[1])
     )
     x, y = _outline(to_map, product.rows, product.columns)
-    left, top = np.floor(x.min() / pixel_size) * pixel_size, np.ceil(y.max() / pixel_size) * pixel_size
-    width, height = (
-        round(n) for n in (np.ceil((x.max() - left) / pixel_size), np.ceil((top - y.min()) / pixel_size))
-    )
+    # A product that ends on the grid's lines, but for rounding, gets no row or column of nothing beyond it.
+    left, bottom = (np.floor(n.min() / pixel_size + ON_GRID) for n in (x, y))
+    right, top = (np.ceil(n.max() / pixel_size - ON_GRID) for n in (x, y))
+    width, height = round(right - left), round(top - bottom)
+    left, top = left * pixel_size, top * pixel_size
     size = pixel_size / (looks * _size(to_map, product))
     if not FINEST <= size <= COARSEST or height * width > MOST_PIXELS:
         raise InputError(
