@@ -13,6 +13,7 @@ from torch import nn
 from sartransfer import members, predict, streaming
 from sartransfer.cloud import write_cloud_optimized
 from sartransfer.contract import InputBand, InputContract
+from sartransfer.data.ground import trained_pixel_metres
 from sartransfer.errors import InputError, OutputError, UnitError
 from sartransfer.geotiff import write_geotiff
 from sartransfer.mapping import COLOURS, NODATA, predict_scene
@@ -217,6 +218,36 @@ def test_angles_of_300_are_warned_of(tmp_path):
     assert len(found.warnings) == 1
     assert "incidence_angle_deg" in found.warnings[0]
     assert "from 300 to 300; expected 0 to 90" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("trained", "expected"),
+    [
+        ([10, 10], None), ([8, 12], None), ([12.4, 40], None), ([1, 8.1], None), (None, None),
+        ([40, 40], "has pixels of 10 m, and training had 40 m"), ([2, 4], "and training had 2 to 4 m"),
+    ],
+)  # fmt: skip
+def test_a_scene_of_other_pixels_than_in_training_is_warned_of(tmp_path, trained, expected):
+    torch.manual_seed(0)
+    model = build_model("unet-resnet18", 2, 3, encoder_depth=3, decoder_channels=[8, 8, 8])
+    meta = {"classes": CLASSES, "contract": CONTRACT.to_json(), "pixel_m": trained}
+    path = write_checkpoint(tmp_path / "best", model, meta)
+    found = predict_scene(path, write_scene(tmp_path / "s.tif", decibels(16, 16)), tmp_path / "map.tif")
+    texts = [text for text in found.warnings if "pixels of" in text]
+    assert len(texts) == (expected is not None)
+    assert expected is None or expected in texts[0]
+    with rasterio.open(found.path) as file:
+        assert file.tags()["SARTRANSFER_WARNINGS"] == ("; ".join(found.warnings) or "none")
+
+
+def test_the_size_of_training_pixels_is_known_where_all_scenes_say_it(tmp_path):
+    wide = GeoReference(crs="EPSG:32633", transform=(40.0, 0.0, 500000.0, 0.0, -40.0, 6000000.0))
+    one = open_scene(write_scene(tmp_path / "a.tif", decibels(16, 16)))
+    two = open_scene(write_scene(tmp_path / "b.tif", decibels(16, 16), place=wide))
+    degrees = open_scene(write_scene(tmp_path / "c.tif", decibels(16, 16), place=POINTS))
+    assert trained_pixel_metres([one, two, one]) == pytest.approx((10, 40))
+    assert trained_pixel_metres([one, degrees]) is None
+    assert trained_pixel_metres([]) is None
 
 
 def _small_windows(monkeypatch, core=32, halo=32):

@@ -16,6 +16,7 @@ from sartransfer import __version__
 from sartransfer.areas import open_ground
 from sartransfer.attribute_table import attribute_table
 from sartransfer.cloud import Layer
+from sartransfer.data.ground import pixel_warning
 from sartransfer.engines.kinds import AUTO, EAGER, ENGINES
 from sartransfer.errors import InputError
 from sartransfer.geotiff import check_outputs, write_classes_tag
@@ -160,6 +161,8 @@ def predict_scene(
     plan = plans[0]
     sample = _sample(networks[0], scene, plan)
     warnings = networks[0].contract.warnings(scene, Reading(sample, np.ones(sample.shape[1:], dtype=bool)))
+    sizes = [pixel_warning(scene, network.metadata.get("pixel_m")) for network in networks]
+    warnings += sorted({text for text in sizes if text})
     engines = _earlier_engines(out, networks) if engine == AUTO else [engine]
     members = open_members(networks, plans, scene, device, views=views, engines=engines)
     total = count_windows(plan, scene.height, scene.width)

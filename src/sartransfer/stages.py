@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from sartransfer import __version__
 from sartransfer.catalog import Catalog
+from sartransfer.data.ground import trained_pixel_metres
 from sartransfer.data.resolve import TrainingData, open_catalog, open_training_data, same_scenes
 from sartransfer.data.unlabelled import open_unlabelled, open_unlabelled_data, refuse_seen_tests
 from sartransfer.errors import RecipeError, WeightsError
@@ -154,6 +155,7 @@ def train_job(
         "task": job.task,
         "classes": list(classes),
         "contract": data.contract.to_json(),
+        "pixel_m": trained_pixel_metres(data.train.scenes),
         "chip": job.data.chip,
         "views": views,
         "primary": job.primary.model_dump(mode="json", by_alias=True),

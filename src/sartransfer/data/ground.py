@@ -7,6 +7,7 @@ from sartransfer.recipe import PatchRecipe
 from sartransfer.scene import Scene
 
 SAME = 0.005  # share by which pixels of scenes trained together may differ and still be called of one size
+FAR = 1.25  # times larger or smaller than in training from where on a network is warned of
 
 
 def pixel_metres(scene: Scene) -> float:
@@ -46,6 +47,40 @@ def common_pixel_metres(scenes: Sequence[Scene]) -> float:
             "patches of one size in metres. Bring them to one pixel size, or give data.patch.size."
         )
     return smallest
+
+
+def trained_pixel_metres(scenes: Sequence[Scene]) -> tuple[float, float] | None:
+    """Return the smallest and the largest side of a pixel in metres; None where a scene does not say."""
+    try:
+        sizes = [pixel_metres(scene) for scene in scenes]
+    except InputError:
+        return None
+    return (min(sizes), max(sizes)) if sizes else None
+
+
+def pixel_warning(scene: Scene, trained: Sequence[float] | None) -> str | None:
+    """Say that a scene's pixels are larger or smaller on the ground than those a network was trained on.
+
+    Args:
+        scene: to be mapped. trained: from `trained_pixel_metres`; None: not known.
+
+    Returns:
+        None where they are within `FAR` times, or one of the two is not known.
+    """
+    if trained is None:
+        return None
+    try:
+        side = pixel_metres(scene)
+    except InputError:
+        return None
+    smallest, largest = trained
+    if smallest / FAR <= side <= largest * FAR:
+        return None
+    known = f"{smallest:g} m" if largest <= (1 + SAME) * smallest else f"{smallest:g} to {largest:g} m"
+    return (
+        f"scene {scene.id!r} has pixels of {side:g} m, and training had {known}: what the network knows "
+        "is of another size there. Bring the scene to the training's pixel size."
+    )
 
 
 def in_pixels(patch: PatchRecipe, scenes: Sequence[Scene]) -> PatchRecipe:
