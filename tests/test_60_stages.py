@@ -131,6 +131,18 @@ def test_a_chain_is_trained_once_and_shared(tmp_path, catalogs, trained):
     assert len(checkpoint["initialization"]["links"]) == 2
 
 
+def test_pixels_are_looked_at_for_leaks_once_a_link_not_once_a_run(tmp_path, catalogs, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "sartransfer.stages.open_catalog",
+        lambda data, *, check=True: asked.append(check) or open_catalog(data, check=check),
+    )
+    start = chain(catalogs)
+    for _ in range(3):
+        train_stages(start, tmp_path, device="cpu")
+    assert sum(asked) == len(start.stages)
+
+
 def test_each_link_hands_its_weights_down_and_meets_the_bands(tmp_path, catalogs):
     start = chain(catalogs, first_layer="mean")
     last, reports = train_stages(start, tmp_path, device="cpu")

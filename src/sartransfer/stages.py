@@ -341,7 +341,8 @@ def train_stages(
     before: RunFolder | None = None
     chain = content_of(start.stages[0].start)
     for number, stage in enumerate(start.stages):
-        catalog = _catalog_of(stage)
+        # Looking for leaks reads every pixel: once, before the link is trained, not for every run that finds it.
+        catalog = _catalog_of(stage, check=False)
         job = stage_job(stage, start, before, number)
         # Where the stage before lies is a path; what it is, is already in `chain`. How its first layer meets
         # the bands may be the chain's word, which enters where it is not the default.
@@ -353,6 +354,7 @@ def train_stages(
         if folder.status(identity) == "finished":
             reports.append(InitializationReport.from_json(read_json(folder.path / "initialization.json")))
         else:
+            catalog = _catalog_of(stage)
             words: dict[str, Any] = {
                 "identity": identity,
                 "stages_folder": stages_folder,
