@@ -526,3 +526,13 @@ def test_a_browser_opens_it_offline_without_a_complaint(chromium, full, tmp_path
     assert "http://127.0.0.1:9/leak.png" in browse(chromium, leak, tmp_path / "leak")[1]
     blocked.write_text(full.read_text().replace("</main>", "<script>document.title = 1</script></main>"))
     assert browse(chromium, blocked, tmp_path / "blocked")[0]
+
+
+def test_the_axis_of_scores_ends_where_scores_do():
+    row = {"initialization": "random", "test_set": "test", "fraction": 1.0, "metric": "accuracy", "class": None,
+           "values": [0.4, 0.9], "mean": 0.65, "low": -2.5, "high": 3.8}  # fmt: skip
+    results = {"table": [row], "initializations": ["random"], "primary": {"metric": "accuracy", "class": None},
+               "test_sets": [{"name": "test"}], "baseline": "random"}  # fmt: skip
+    (axes,) = figures.draw_scores(results, 1.0).axes
+    low, high = axes.get_xlim()
+    assert -0.1 < low < 0 < 1 < high < 1.1

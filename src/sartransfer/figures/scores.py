@@ -1,5 +1,7 @@
 """The primary score of every seed, by initialization and test set."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -27,7 +29,7 @@ def draw_scores(results: Results, fraction: float) -> Figure | None:
 
     All panels have the same scale, each about its own scores, so that widths may be compared across panels.
     """
-    rows = [r for r in results["table"] if is_primary(r, results) and r["fraction"] == fraction]
+    rows = [_within(r) for r in results["table"] if is_primary(r, results) and r["fraction"] == fraction]
     if not rows:
         return None
     names = [n for n in results["initializations"] if any(r["initialization"] == n for r in rows)]
@@ -71,3 +73,8 @@ def draw_scores(results: Results, fraction: float) -> Figure | None:
             f"{primary_words(results)}: mean and 95 % interval over seeds, one mark per seed", fontsize=9
         )
     return figure
+
+
+def _within(row: dict[str, Any]) -> dict[str, Any]:
+    """Cut an interval at 0 and 1, beyond which no score lies: few seeds give t intervals that do not know it."""
+    return {**row, **{end: min(1.0, max(0.0, row[end])) for end in ("low", "high") if row[end] is not None}}
