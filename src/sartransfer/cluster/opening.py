@@ -21,8 +21,8 @@ from sartransfer.errors import ClusterError
 
 WAIT = 60  # seconds that a running cluster, or processes here, may take until the first worker answers
 # A worker may start processes of its own: those that read training data, those of several devices.
-# No pages over HTTP: what a scheduler would show there, it shows to all who are on the machine. And no profiler: a thread
-# that walks the frames of all others a hundred times a second, also here, where the scheduler of local processes runs.
+# No pages over HTTP: what a scheduler would show there, it shows to all who are on the machine. And no
+# profiler: a thread that walks the frames of all others a hundred times a second, also here, beside a local scheduler.
 SETTINGS = {
     "distributed.worker.profile.enabled": False,
     "distributed.worker.daemon": False,
