@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 from sartransfer.cli import main
 
@@ -20,3 +21,12 @@ def call(capsys, monkeypatch):
         return end.value.code or 0, found.out, found.err
 
     return run
+
+
+@pytest.fixture
+def one_thread():
+    """Let torch have one thread for a test: on tiny images more of them only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -29,20 +29,14 @@ from sartransfer.radar.units import parse_unit
 from sartransfer.readers.array import write_array
 from sartransfer.scene import Band
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BANDS = tuple(Band(n, parse_unit("sigma0_db"), n.upper()) for n in ("vv", "vh"))
 CONTRACT = InputContract(
     (InputBand("vv", "sigma0_db", "VV", mean=-10, std=3), InputBand("vh", "sigma0_db", "VH", mean=-17, std=2))
 )
 CLASSES = ("water", "field", "town")
 LABELS = {1: 0, 2: 1, 7: 2, 0: IGNORE_INDEX}  # raster value -> class
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_scene(folder, name, height, width, seed, *, ignore=0.2):

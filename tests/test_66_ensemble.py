@@ -39,16 +39,10 @@ from sartransfer.recipe import parse_recipe
 from sartransfer.results import ScoredRun
 from sartransfer.scene import Band
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLASSES = ("ship", "ice", "sea", "land")
 BANDS = tuple(Band(n, parse_unit("sigma0_db"), n.upper()) for n in ("vv", "vh"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_logits(seed=0, samples=300, classes=4, skill=1.5, scale=1.0):

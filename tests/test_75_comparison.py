@@ -26,18 +26,12 @@ from sartransfer.report import write_report
 from sartransfer.scene import Band
 from sartransfer.statistics import smallest_detectable_difference
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = 32
 BANDS = tuple(Band(n, parse_unit("sigma0_db"), n.upper()) for n in ("vv", "vh"))
 EVENTS = {"train": ["t0", "t1", "t2", "t3", "t4", "t5"], "north": ["n0", "n0", "n1"], "south": ["s0", "s1"]}
 MODEL = {"name": "resnet18-aspp", "options": {"aspp_channels": 8}}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from small_stac import RTC, SearchServer, StaticServer, rtc_item
 from test_85_fetch import AFTER, BEFORE, CRS, LEFT, NAME, TOP, area_file
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
@@ -18,14 +18,6 @@ SIDE = 112
 EVENTS = {"ebro": 0.0, "po": 20_000.0}
 WET = slice(20, 80)  # rows and columns that are flooded
 BANDS = "before_vv=gamma0,before_vh=gamma0|after_vv=gamma0,after_vh=gamma0"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def images(seed):

@@ -22,8 +22,9 @@ from sartransfer.models.initialize import InitializationReport
 from sartransfer.plan import Plan, PlannedRun, plan_comparison
 from sartransfer.predict import choose_device
 from sartransfer.recipe import Recipe, StagesStart
-from sartransfer.runs import commit_of, read_json, write_text
+from sartransfer.runs import commit_of, read_json
 from sartransfer.stages import train_job, train_stages
+from sartransfer.textfile import write_text
 
 __all__ = ["Comparison", "Watcher", "compare", "gather", "plan_comparison", "train_one"]
 
@@ -214,14 +215,15 @@ def _begin_worker(threads: int) -> None:
 def _train_links(plan: Plan, device: str, watcher: Watcher | None) -> set[int]:
     """Train the links that open runs need; return the numbers of the runs whose links fail."""
     broken: dict[str, Exception] = {}
-    failed = set()
+    trained, failed = set(), set()
     for number, planned in enumerate(plan.runs):
-        if not isinstance(planned.job.start, StagesStart) or _is_trained(planned):
-            continue
         name, notify = planned.initialization, watcher.epoch if watcher else None
+        if not isinstance(planned.job.start, StagesStart) or name in trained or _is_trained(planned):
+            continue
         if name not in broken:
             try:
                 train_stages(planned.job.start, plan.out / "stages", device=device, notify=notify)
+                trained.add(name)
                 continue
             except OutputError:
                 raise

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from sartransfer.runs import write_text
+from sartransfer.textfile import write_text
 
 TIMING = ("epoch", "seconds", "waited_seconds", "waited_share")
 

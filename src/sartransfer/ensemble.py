@@ -23,7 +23,7 @@ from sartransfer.metrics import (
     top_k_accuracy,
 )
 from sartransfer.models.checkpoint import Checkpoint
-from sartransfer.runs import write_text
+from sartransfer.textfile import write_text
 
 COLUMNS = ("test_set", "id", "group", "label", "prediction", "votes", "mean_probability", "entropy")
 

@@ -29,7 +29,8 @@ from sartransfer.results import (
     tidy_rows,
     verdict_words,
 )
-from sartransfer.runs import environment, read_json, write_json, write_text
+from sartransfer.runs import environment, read_json, write_json
+from sartransfer.textfile import write_text
 from sartransfer.wording import group_words
 
 

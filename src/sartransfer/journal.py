@@ -29,7 +29,7 @@ class Journal:
         first = json.dumps(dict(header or {}), sort_keys=True)
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            _lock(self._file, path)
+            lock(self._file, path, "another process makes this map. Wait for it, or choose another name.")
             text = os.pread(self._file, os.fstat(self._file).st_size, 0).decode("utf-8", errors="replace")
             lines = text.split("\n")[:-1]
             if lines and lines[0] == first:
@@ -78,7 +78,16 @@ def _window(line: str) -> tuple[int, int, int, int] | None:
     return int(row), int(col), int(height), int(width)
 
 
-def _lock(file: int, path: Path) -> None:
+def lock(file: int, path: Path, held: str) -> None:
+    """Take an open file for this process alone, until it is closed.
+
+    Args:
+        file: its descriptor, which is closed where another process has it. path: its name, for the message.
+        held: who has it then, and what to do.
+
+    Raises:
+        OutputError: another process has it.
+    """
     try:
         import fcntl
     except ImportError:  # no such locks on Windows
@@ -87,6 +96,4 @@ def _lock(file: int, path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(file)
-        raise OutputError(
-            f"{path} is in use: another process makes this map. Wait for it, or choose another name."
-        ) from error
+        raise OutputError(f"{path} is in use: {held}") from error

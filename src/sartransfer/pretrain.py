@@ -20,8 +20,8 @@ from sartransfer.models.pretrained import write_pretrained
 from sartransfer.optimization import build_optimizer, build_scheduler, decay_groups
 from sartransfer.predict import autocast
 from sartransfer.recipe import MaskedRecipe, PatchRecipe, TrainingRecipe
-from sartransfer.runs import write_text
 from sartransfer.scene import Window
+from sartransfer.textfile import write_text
 from sartransfer.train import CURVES, Fitted, Progress, curves_csv, keep_freed_memory
 
 BETAS = (0.9, 0.95)  # of AdamW, He et al. 2022, table 8

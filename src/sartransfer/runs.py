@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sartransfer.catalog import Catalog
-from sartransfer.errors import InputError, OutputError
+from sartransfer.errors import InputError
+from sartransfer.textfile import write_text
 
 Status = Literal["missing", "unfinished", "finished", "failed"]
 PACKAGES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "numpy", "rasterio")
@@ -193,16 +194,3 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, values: Any) -> None:
     """Write JSON in one step; NaN is refused (what is undefined is null)."""
     write_text(path, json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it, so that nobody ever sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write {path}: {error.strerror}. Free some space, or choose another place."
-        ) from None

@@ -45,7 +45,7 @@ from sartransfer.models.checkpoint import write_checkpoint
 from sartransfer.optimization import build_optimizer, build_scheduler, parameter_groups
 from sartransfer.predict import choose_device, choose_precision
 from sartransfer.recipe import PrimaryRecipe, TrainingRecipe
-from sartransfer.runs import write_text
+from sartransfer.textfile import write_text
 from sartransfer.whole_images import whole_logits
 
 __all__ = ["CURVES", "Fitted", "Task", "choose_device", "choose_precision", "fit", "keep_freed_memory"]

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from sartransfer.errors import OutputError
+from sartransfer.journal import lock
 
 LEDGER = "maps.jsonl"
 
@@ -31,17 +32,7 @@ class Ledger:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
             raise OutputError(f"{folder} cannot be written: {error}.") from error
-        try:
-            import fcntl
-
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such locks on Windows
-            pass
-        except BlockingIOError as error:
-            os.close(self._file)
-            raise OutputError(
-                f"{self.path} is in use: another process maps into this folder. Wait for it."
-            ) from error
+        lock(self._file, self.path, "another process maps into this folder. Wait for it.")
         self.lines: list[dict[str, Any]] = []
         text = self.path.read_text(encoding="utf-8", errors="replace")
         if text and not text.endswith("\n"):

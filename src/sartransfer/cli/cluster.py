@@ -56,7 +56,7 @@ def job(
 ) -> None:
     """Write a job file: scheduler, workers and one command. None of these has ever run on such a cluster."""
     from sartransfer.cluster import JOBS, JobSettings
-    from sartransfer.runs import write_text
+    from sartransfer.textfile import write_text
 
     if kind not in JOBS:
         raise ClusterError(one_of("kind", kind, JOBS))

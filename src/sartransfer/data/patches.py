@@ -210,13 +210,7 @@ class Samples(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one sample; `index` + k len(self) is the same one drawn once more in this epoch, changed anew."""
-        generator = np.random.default_rng([self.seed, self.epoch, index])
-        number = index % len(self)
-        scene = int(self.scenes[number // self.patch.per_scene if self.patch else number])
-        window = None
-        if self.patch:
-            place = generator if self.patch.redraw else np.random.default_rng([self.seed, 0, number])
-            window = self._draw(scene, self.patch, place)
+        generator, scene, window = self._place(index)
         image, valid, target = self.store.read(scene, window)
         image, mask, _ = augment(image, target.mask, valid, self.store.contract, self.recipe, generator)
         sample: dict[str, Any] = {"image": torch.from_numpy(image)}
@@ -225,6 +219,16 @@ class Samples(Dataset[dict[str, Any]]):
         else:
             sample["mask"] = torch.from_numpy(mask.astype(np.int64))
         return sample
+
+    def _place(self, index: int) -> tuple[np.random.Generator, int, Window | None]:
+        """Return where a sample's chance comes from, its scene, and which part of that (None: all)."""
+        generator = np.random.default_rng([self.seed, self.epoch, index])
+        number = index % len(self)
+        scene = int(self.scenes[number // self.patch.per_scene if self.patch else number])
+        if not self.patch:
+            return generator, scene, None
+        place = generator if self.patch.redraw else np.random.default_rng([self.seed, 0, number])
+        return generator, scene, self._draw(scene, self.patch, place)
 
     def _draw(self, scene: int, patch: PatchRecipe, generator: np.random.Generator) -> Window:
         """Draw places until one lies wholly in the scene (or its half) and its label has enough of what counts."""

@@ -30,6 +30,7 @@ from sartransfer.radar.sea_ice.scene import IceScene
 from sartransfer.radar.sea_ice.swath import POLARIZATIONS, SUBSWATHS
 from sartransfer.readers.geopackage import write_geopackage
 from sartransfer.readers.sentinel1_writing import write_sentinel1
+from sartransfer.textfile import write_text
 
 LOOKS = 2  # pixels of the product a side in one of the scene: 40 -> 80 m
 BLOCK = 256  # rows of a scene that are worked on at once
@@ -139,7 +140,7 @@ def write_scene(
     _write_chart(files, zones, shapes)
     _write_labels(files, scene, place, time, zones, shapes)
     details = describe(files.id, scene, time, zones, mistakes)
-    _write_text(files.details, json.dumps(details, indent=1) + "\n")
+    write_text(files.details, json.dumps(details, indent=1) + "\n")
 
 
 def describe(
@@ -331,17 +332,6 @@ def _write_labels(
             drawn = rasterize(numbered, (count, columns), transform=lies, dtype="uint16")[:, ::-1]
             polygons.write(first, drawn[None])
             label.write(first, value[drawn][None])
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} could not be written: {error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def scene_time(month: int) -> datetime:

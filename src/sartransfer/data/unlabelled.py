@@ -77,13 +77,7 @@ class UnlabelledSamples(Samples):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one image; what it is follows from (seed, epoch, index) alone."""
-        generator = np.random.default_rng([self.seed, self.epoch, index])
-        number = index % len(self)
-        scene = int(self.scenes[number // self.patch.per_scene if self.patch else number])
-        window = None
-        if self.patch:
-            place = generator if self.patch.redraw else np.random.default_rng([self.seed, 0, number])
-            window = self._draw(scene, self.patch, place)
+        generator, scene, window = self._place(index)
         image, valid, _ = self.store.read(scene, window)
         image, _, valid = augment(image, None, valid, self.store.contract, self.recipe, generator)
         return {"image": torch.from_numpy(image), "valid": torch.from_numpy(np.ascontiguousarray(valid))}
