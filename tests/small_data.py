@@ -88,8 +88,8 @@ def make_model(name="unet-resnet18", options=None, *, bands=2, seed=0):
     return build_model(name, bands, 2, **(options or (UNET if name.startswith("unet") else ASPP)))
 
 
-def run_fit(folder, task, model=None, *, seed=0, precision="fp32", progress=None):
-    """`fit` on the processor, with the metadata that a checkpoint needs."""
+def run_fit(folder, task, model=None, *, seed=0, precision="fp32", progress=None, device="cpu"):
+    """`fit` with the metadata that a checkpoint needs."""
     folder.mkdir(parents=True, exist_ok=True)
     meta = META | {"classes": list(task.classes), "contract": task.train.contract.to_json()}
     return fit(
@@ -97,7 +97,7 @@ def run_fit(folder, task, model=None, *, seed=0, precision="fp32", progress=None
         model or make_model(),
         task,
         seed=seed,
-        device="cpu",
+        device=device,
         precision=precision,
         metadata=meta,
         progress=progress,

@@ -13,6 +13,7 @@ from sartransfer.catalog import Catalog
 from sartransfer.data.ground import trained_pixel_metres
 from sartransfer.data.resolve import TrainingData, open_catalog, open_training_data, same_scenes
 from sartransfer.data.unlabelled import open_unlabelled, open_unlabelled_data, refuse_seen_tests
+from sartransfer.determinism import deterministic
 from sartransfer.errors import RecipeError, WeightsError
 from sartransfer.models import Network, build_model
 from sartransfer.models.checkpoint import read_checkpoint
@@ -295,11 +296,12 @@ def pretrain_job(
         "source": catalog.source,
         "images": len(data.train),
     }
-    done = pretrain(
-        folder.path, model, data, job.training, masked, patch=job.data.patch, seed=job.seed, device=device,
-        precision=precision, metadata=metadata,
-        progress=None if notify is None else (lambda epoch, of, row: notify(job.name, epoch, of, row)),
-    )  # fmt: skip
+    with deterministic(device):
+        done = pretrain(
+            folder.path, model, data, job.training, masked, patch=job.data.patch, seed=job.seed, device=device,
+            precision=precision, metadata=metadata,
+            progress=None if notify is None else (lambda epoch, of, row: notify(job.name, epoch, of, row)),
+        )  # fmt: skip
     seconds = sum(row["seconds"] or 0.0 for row in done.curves)
     folder.finish({"epochs": done.epochs, "best_epoch": done.best_epoch, "seconds": round(seconds, 1)})
     return report

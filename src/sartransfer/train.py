@@ -23,6 +23,7 @@ from sartransfer.catalog import IGNORE_INDEX
 from sartransfer.data.patches import Samples, SceneStore, class_frequencies
 from sartransfer.data.samplers import build_sampler
 from sartransfer.data_wait import DataWait
+from sartransfer.determinism import deterministic
 from sartransfer.distributed_training import (
     ALONE,
     Group,
@@ -164,13 +165,14 @@ def fit(
         )
         model.to(memory_format=torch.channels_last)
         learner.judged.to(memory_format=torch.channels_last)
-        trainer.fit(
-            learner,
-            train_dataloaders=train_loader(samples, sampler, task.training, group),
-            val_dataloaders=validation_loader(task.validation, task.training.batch_size, group),
-            ckpt_path=str(resume) if resume.is_file() else None,
-            weights_only=True,
-        )
+        with deterministic(device):
+            trainer.fit(
+                learner,
+                train_dataloaders=train_loader(samples, sampler, task.training, group),
+                val_dataloaders=validation_loader(task.validation, task.training.batch_size, group),
+                ckpt_path=str(resume) if resume.is_file() else None,
+                weights_only=True,
+            )
     return Fitted(len(keeper.rows), keeper.best_epoch, keeper.rows)
 
 
@@ -209,7 +211,8 @@ class Learner(LightningModule):
 
     def reset(self) -> None:
         """Forget what the epoch summed up."""
-        self.train_sum, self.train_count = 0.0, 0
+        self.train_sum: float | Tensor = 0.0
+        self.train_count = 0
         self.validation_sum, self.validation_count = 0.0, 0
         self.confusion: NDArray[np.int64] = np.zeros((len(self.task.classes),) * 2, dtype=np.int64)
         self.top2 = 0
@@ -228,7 +231,8 @@ class Learner(LightningModule):
         images = batch["image"].contiguous(memory_format=torch.channels_last)
         logits, target = whole_batch(self.model(images), batch["mask"], self.group)
         loss: Tensor = self.loss(logits, target)
-        self.train_sum += float(loss.detach()) * len(logits)
+        # Not read here: on a GPU the processor would wait for every step.
+        self.train_sum = self.train_sum + loss.detach().double() * len(logits)
         self.train_count += len(logits)
         return loss * self.group.size if self.group.size > 1 else loss
 
@@ -347,7 +351,7 @@ class Keeper(Callback):
         row: dict[str, float | None] = dict.fromkeys(CURVES)
         row |= {
             "epoch": epoch,
-            "train_loss": learner.train_sum / max(1, learner.train_count),
+            "train_loss": float(learner.train_sum) / max(1, learner.train_count),
             "learning_rate": float(trainer.optimizers[0].param_groups[-1]["lr"]),
             "seconds": round(time.perf_counter() - self.began, 2),
         }

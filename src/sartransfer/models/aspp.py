@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sartransfer.errors import RecipeError, one_of
+from sartransfer.models.bilinear import enlarged
 from sartransfer.models.resnet import ResNetTrunk
 from sartransfer.models.segmenter import Segmenter
 
@@ -56,7 +57,7 @@ class AsppHead(nn.Module):
         features = [branch(x) for branch in self.branches]
         if self.pooling == "average":
             pooled = self.pooling_branch(F.avg_pool2d(x, 2, 2))
-            pooled = F.interpolate(pooled, scale_factor=2, mode="bilinear", align_corners=False)
+            pooled = enlarged(pooled, factor=2)
         else:
             pooled = self.pooling_branch(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         logits: Tensor = self.classifier(self.refine(self.project(torch.cat([*features, pooled], dim=1))))

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sartransfer.errors import RecipeError, WeightsError, one_of
+from sartransfer.models.bilinear import enlarged
 from sartransfer.models.lora import add_lora
 from sartransfer.models.prithvi_decoders import UNET_CHANNELS, NeckHead, PyramidUNet
 from sartransfer.models.prithvi_encoder import PrithviEncoder
@@ -105,7 +106,7 @@ class PrithviSegmenter(Segmenter):
         x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride))
         logits: Tensor = self.segmentation_head(self.decoder(self.encoder(self.each_frame(x))))
         if logits.shape[-2:] != x.shape[-2:]:
-            logits = F.interpolate(logits, size=x.shape[-2:], mode="bilinear", align_corners=False)
+            logits = enlarged(logits, size=(x.shape[-2], x.shape[-1]))
         return logits[..., :height, :width]
 
     def each_frame(self, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sartransfer.models.bilinear import enlarged
 from sartransfer.models.network import Network
 
 
@@ -45,5 +46,5 @@ class Segmenter(Network):
         x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride))
         logits: Tensor = self.segmentation_head(self.decoder(self.encoder(self.input_projection(x))))
         if self.factor > 1:
-            logits = F.interpolate(logits, scale_factor=self.factor, mode="bilinear", align_corners=False)
+            logits = enlarged(logits, factor=self.factor)
         return logits[..., :height, :width]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sartransfer.errors import RecipeError, WeightsError, nearest
+from sartransfer.models.bilinear import enlarged
 from sartransfer.models.segmenter import Segmenter
 
 LAYERS = 4  # how many of the backbone's maps are taken, its last ones
@@ -39,7 +40,7 @@ class SumOfMaps(nn.Module):
         for conv, single in zip(self.lateral, maps, strict=True):
             x = conv(single)
             if x.shape[-2:] != finest:
-                x = F.interpolate(x, size=finest, mode="bilinear", align_corners=False)
+                x = enlarged(x, size=(finest[0], finest[1]))
             total = x if total is None else total + x
         smooth: Tensor = self.smooth(total)
         return smooth
@@ -54,7 +55,7 @@ class TerratorchSegmenter(Segmenter):
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride))
         logits = self.segmentation_head(self.decoder(maps_of(self.encoder, self.input_projection(x))))
-        logits = F.interpolate(logits, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        logits = enlarged(logits, size=(x.shape[-2], x.shape[-1]))
         return logits[..., :height, :width]
 
     def first_layer(self) -> tuple[str, nn.Conv2d]:
