@@ -208,7 +208,7 @@ def test_a_write_cut_short_leaves_nothing(tmp_path, limit):
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
     try:
-        with pytest.raises(OutputError, match="Is the disk full"):
+        with pytest.raises(OutputError, match="Free some space"):
             write_geotiff(tmp_path / "a.tif", IMAGE, georeference=UTM)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)

@@ -135,7 +135,7 @@ def test_missing_and_existing_files(tmp_path):
     write_catalog(example(tmp_path), tmp_path / "c.csv")
     with pytest.raises(OutputError, match="exists already"):
         write_catalog(example(tmp_path), tmp_path / "c.csv")
-    with pytest.raises(OutputError, match="could not be written"):
+    with pytest.raises(OutputError, match="cannot write"):
         write_catalog(example(tmp_path), tmp_path / "no" / "c.csv")
 
 

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from sartransfer.catalog import Asset, Catalog, Entry
-from sartransfer.data.check import check_catalog, unit_warnings
+from sartransfer.data.check import check_catalog, look_at_labels, unit_warnings
 from sartransfer.data.datasets import DATASETS, class_folders
 from sartransfer.data.leakage import check_leakage, refuse_leaks, relation
 from sartransfer.data.overlap import content_pairs
 from sartransfer.data.splits import assign_validation
-from sartransfer.errors import InputError, LeakageError
+from sartransfer.errors import CatalogError, InputError, LeakageError
 from sartransfer.geotiff import write_geotiff
 from sartransfer.radar.units import parse_unit
 from sartransfer.readers import open_entry, read_label
@@ -186,6 +186,37 @@ def test_the_check_finds_each_kind_of_problem(tmp_path):
     ]
     assert "16 x 16" in found[7].message
     assert "9 x 9" in found[7].message
+
+
+def test_labels_are_looked_at_in_a_bounded_number_of_scenes(tmp_path, monkeypatch):
+    """As many as `check_catalog`, which reads all, finds faults among: spread from the first on, within the time."""
+    image = save(tmp_path / "image.png", RNG.integers(0, 255, (16, 16)))
+    good = save(tmp_path / "good.png", RNG.integers(0, 2, (16, 16)))
+    empty = save(tmp_path / "empty.png", np.full((16, 16), 255))
+    odd = save(tmp_path / "odd.png", np.full((16, 16), 7))
+
+    def catalog(*labels, split="train"):
+        entries = (Entry(f"e{i}", (Asset(image),), label=p, split=split) for i, p in enumerate(labels))
+        return Catalog("c", tuple(entries), ("dry", "flooded"))
+
+    found = look_at_labels(catalog(*[good, empty] * 5), "segment")
+    assert (found.seen, found.of, found.empty) == (10, 10, 5)
+    assert found.describe() == "of 10 of 10 training scenes looked at; 5 hold nothing but ignored pixels"
+    for number in (1, 3, 4, 9, 10, 11):
+        found = look_at_labels(catalog(*[good] * 10), "segment", most=number)
+        assert found.seen == len(range(0, 10, -(-10 // number))) <= number
+    with pytest.raises(InputError, match="value 7"):
+        look_at_labels(catalog(good, odd), "segment")
+    assert look_at_labels(catalog(good, odd), "segment", most=1).seen == 1
+    assert look_at_labels(catalog(good, odd), "segment", seconds=-1.0).seen == 1
+    with pytest.raises(InputError, match="no label raster"):
+        look_at_labels(catalog(good, None), "segment")
+    with pytest.raises(CatalogError, match="all 2 training scenes looked at"):
+        look_at_labels(catalog(empty, empty), "segment")
+    chips = tuple(Entry(n, (Asset(image),), category=n, split="train") for n in ("dry", "sea"))
+    with pytest.raises(CatalogError, match="'sea'"):
+        look_at_labels(Catalog("c", chips, ("dry", "flooded")), "classify")
+    assert look_at_labels(Catalog("c", chips[:1], ("dry", "flooded")), "classify").seen == 1
 
 
 needs_data = pytest.mark.skipif("SARTRANSFER_DATA" not in os.environ, reason="SARTRANSFER_DATA is not set")

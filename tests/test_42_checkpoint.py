@@ -169,13 +169,13 @@ def test_what_does_not_fit_is_not_written(tmp_path):
 def test_a_failed_write_leaves_the_earlier_checkpoint_whole(tmp_path, monkeypatch):
     first = _write(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot write"):
         _write(tmp_path / "file")
 
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sartransfer.models.checkpoint.os.fsync", full)
+    monkeypatch.setattr("sartransfer.wholefile.os.fsync", full)
     with pytest.raises(OutputError, match="No space left"):
         _write(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.json", "best.safetensors", "file"]

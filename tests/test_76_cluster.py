@@ -204,7 +204,9 @@ def test_scenes_are_those_of_one_process_though_a_worker_is_killed(cluster, orde
     assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "maps").glob("*.tif")} == seen
     # With another option they are not those that were asked for, and nothing is replaced unless asked.
     other = predict_scenes([aspp / "best.json"], orders[:1], tmp_path / "maps", device="cpu", engine="eager")
-    assert "exists and was not made by this" in other.failed[0]["error"]
+    assert other.records[0]["status"] == "finished"  # without probabilities: they are one file more
+    other = predict_scenes([aspp / "best.json"], orders[:1], tmp_path / "maps", device="cpu", views=4)
+    assert "exists and was made otherwise: views=1 instead of 4" in other.failed[0]["error"]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

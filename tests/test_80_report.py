@@ -413,7 +413,7 @@ def test_missing_damaged_and_incomplete_results_are_refused(tmp_path):
 def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     folder = make_results(tmp_path, panels=False, starts=2, test_sets=1)
     (tmp_path / "taken").mkdir()
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot write"):
         report.write_report(folder, out=tmp_path / "taken")
     assert {p.name for p in tmp_path.iterdir()} == {"results.json", "taken"}
 

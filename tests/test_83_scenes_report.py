@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_80_report import SCRIPT, Page, edit, make_results
+from test_80_report import NAMES, SCRIPT, Page, edit, make_results
 
 from sartransfer import figures, report
 from sartransfer.scene_tables import scene_figures
@@ -112,6 +112,36 @@ def test_the_legend_of_differences_is_whole(tmp_path, tests):
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.x1
     assert box.y1 <= figure.bbox.y1
+
+
+@pytest.mark.parametrize("tests", [1, 4])
+@pytest.mark.parametrize("ending", ["", " of a name as long as people give"])
+def test_no_legend_is_cut_off_however_long_the_names_are(tmp_path, tests, ending):
+    def rename(results):
+        add_strata(results)
+        text = json.dumps(results)
+        for name in NAMES:
+            text = text.replace(json.dumps(name), json.dumps(name + ending))
+        results.clear()
+        results.update(json.loads(text))
+
+    folder = make_results(tmp_path, starts=6, test_sets=tests, panels=False, fractions=(1.0, 0.1))
+    results = report.read_results(edit(folder, rename))
+    for figure in (
+        figures.draw_label_efficiency(results),
+        figures.draw_curves(results, 1.0),
+        figures.draw_epochs(results, 1.0),
+        figures.draw_strata(results, 1.0, "seam_m"),
+        figures.draw_differences(results, 1.0),
+    ):
+        figures.render(figure, "png")
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+        panels = [axes.get_tightbbox() for axes in figure.axes if axes.get_visible()]
+        assert max(panel.y1 for panel in panels) <= box.y0 + 5  # nor does it hide what is below
 
 
 def test_a_test_set_of_one_scene_has_no_best_and_worst(tmp_path):

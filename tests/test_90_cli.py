@@ -25,7 +25,8 @@ from sartransfer.cli import main
 from sartransfer.contract import InputBand, InputContract
 from sartransfer.geotiff import write_geotiff
 from sartransfer.models import build_model, write_checkpoint
-from sartransfer.scene import GeoReference
+from sartransfer.readers.array import write_array
+from sartransfer.scene import Band, GeoReference, parse_bands
 
 torch.set_num_threads(1)
 SMALL = {"encoder_depth": 3, "decoder_channels": [8, 8, 8]}
@@ -490,6 +491,44 @@ def test_a_catalog_is_listed_checked_and_written(call, tmp_path, data):
     assert "leak " in printed
 
 
+def test_a_recipes_scenes_are_checked_for_the_bands_that_it_asks_for(call, tmp_path):
+    """A scene without one, one in a unit of another kind, and a band that is odd but not asked for."""
+    scenes = {"train": 3, "validation": 1, "test": 2}
+    path = recipe(tmp_path, write_small(tmp_path / "data", scenes))
+    asked = ("--set", "data.bands=[{name: vv}, {name: vh, unit: sigma0}]")
+    rng = np.random.default_rng(7)
+    for name in ("train0", "test0", "test1"):
+        (tmp_path / "data" / f"{name}.npz").unlink()
+    write_labelled(tmp_path / "data" / "train0.npz", rng, bands=("vv",))
+    write_labelled(tmp_path / "data" / "test1.npz", rng, unit="amplitude")
+    bands = (*parse_bands("vv=sigma0_db:VV,vh=sigma0:VH"), Band("odd"))
+    values = rng.uniform(0.01, 0.1, (3, 32, 32)).astype(np.float32) - np.array([10, 0, 0])[:, None, None]
+    write_array(tmp_path / "data" / "test0.npz", values, bands, label=np.zeros((32, 32), np.uint8))
+
+    def kinds(*words):
+        code, printed, _ = call("catalog", "check", *words)
+        lines = printed.splitlines()
+        assert lines[-1] == f"6 scenes, {len(lines) - 1} problems, 0 leaks between splits."
+        assert code == (len(lines) > 1)
+        return [line.partition(": ")[::2] for line in lines[:-1]]
+
+    found = kinds(path, *asked)
+    assert [where for where, _ in found] == ["bands train0", "bands test1"]
+    assert "'vh'" in found[0][1]
+    assert "'vv' is amplitude, the network expects sigma0_db" in found[1][1]
+    # No bands are asked for: those of the first training scene, vv alone.
+    assert [where for where, _ in kinds(path)] == ["bands test1"]
+    assert [where for where, _ in kinds(path, "--set", "data.bands=[{name: vh, unit: amplitude}]")] == [
+        "bands train0", "bands train1", "bands train2"
+    ]  # fmt: skip
+    # A catalog alone says what its own scenes are.
+    assert [where for where, _ in kinds(tmp_path / "data" / "catalog.csv")] == ["unit test0"]
+    code, _, said = call("catalog", "check", tmp_path / "data" / "catalog.csv", *asked)
+    assert (code, "is none (.yaml)" in said) == (2, True)
+    code, _, said = call("catalog", "check", path, "--set", "data.bnds=[]")
+    assert (code, "bnds" in said) == (2, True)
+
+
 def test_folds_hold_each_group_out_once(call, tmp_path, data):
     assert call("catalog", "folds", data / "catalog.csv", "-o", tmp_path, "--folds", "4")[0] == 0
     folds = [read_catalog(tmp_path / f"fold-{i}.csv") for i in (1, 2, 3, 4)]
@@ -504,11 +543,41 @@ def test_folds_hold_each_group_out_once(call, tmp_path, data):
     assert "exists" in said
 
 
+def test_a_dry_run_finds_labels_that_training_would_stumble_over(call, refuse, tmp_path):
+    path = recipe(tmp_path, write_small(tmp_path / "data", {"train": 3, "validation": 1, "test": 1}))
+    words = ("compare", path, "-o", tmp_path / "out", "--dry-run")
+    file = tmp_path / "data" / "train1.npz"
+    whole = file.read_bytes()
+    values, bands = np.ones((2, 32, 32), np.float32), parse_bands("vv=sigma0_db:VV,vh=sigma0_db:VH")
+    for label, expected in (
+        (np.full((32, 32), 7, np.uint8), "value 7"),
+        (np.zeros((32, 31), np.uint8), "train1"),
+        (None, "train1"),
+    ):
+        file.unlink()
+        if label is None:
+            file.write_bytes(whole[:-200])
+        else:
+            write_array(file, values, bands)
+            with np.load(file) as kept:
+                content = {**kept, "label": label}
+            np.savez(file, **content)
+        assert expected in refuse(*words)
+    for number in range(3):
+        place = tmp_path / "data" / f"train{number}.npz"
+        place.unlink()
+        write_array(place, values + np.arange(32), bands, label=np.full((32, 32), 255, np.uint8))
+    message = refuse(*words)
+    assert "all 3 training scenes looked at (of 3) hold nothing but ignored pixels" in message
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_was_trained_is_found_scored_and_reported(call, tmp_path, data):
     path = recipe(tmp_path, data / "catalog.csv", seeds=2)
     out = tmp_path / "out"
     code, printed, _ = call("compare", path, "-o", out, "--dry-run")
     assert (code, "2, of which 2 are still to be done" in printed, out.exists()) == (0, True, False)
+    assert "of 6 of 6 training scenes looked at" in printed
     code, _, said = call("compare", path, "-o", out, "--dry-run", "--set", "data.patch.size=1000")
     assert (code, "is smaller than data.patch.size=1000" in " ".join(said.split())) == (2, True)
 

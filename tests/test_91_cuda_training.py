@@ -19,7 +19,7 @@ RECIPE = {
     "augment": {"flips": True, "rotations": True},
 }
 PATCH = PatchRecipe(size=24, per_scene=2)
-VIT = {"width": 24, "depth": 2, "heads": 2, "patch": 8, "decoder": "unet", "decoder_channels": [16, 8, 8, 4]}
+VIT = {"width": 32, "depth": 2, "heads": 2, "patch": 8, "decoder": "unet", "decoder_channels": [16, 8, 8, 4]}
 NETWORKS = {
     "unet-resnet18": None,
     "resnet18-aspp": None,

@@ -1,5 +1,6 @@
 """Commands that make maps: several scenes at once, what it takes told beforehand, stopped and gone on, vectorized."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,8 @@ import pytest
 import rasterio
 import torch
 
-from sartransfer import members, predict
+from sartransfer import members, predict, streaming
+from sartransfer.archive import made
 from sartransfer.cli import main
 from sartransfer.cli.mapping import parse_bytes
 from sartransfer.contract import InputBand, InputContract
@@ -134,6 +136,73 @@ def test_several_scenes_go_into_a_folder_and_a_poisoned_one_stops_no_other(call,
     assert "two scenes are called 's0'" in said
 
 
+def test_a_map_made_with_other_options_is_not_taken_for_the_one_that_is_asked_for(call, files, tmp_path):
+    """Named one by one, or in a list with its ledger; with the same options, or such as change nothing, it is."""
+    pytest.importorskip("pyogrio")
+    values = np.random.default_rng(0).normal(-10, 3, (1, 50, 40)).astype(np.float32)
+    one = write_geotiff(tmp_path / "s0.tif", values, georeference=PLACE)  # does not say what its band is
+    (tmp_path / "list.txt").write_text("s0.tif\n")
+    (tmp_path / "named").mkdir()
+    base = {
+        "--engine": "eager", "--probabilities-as": "uint8", "--polygons": None, "--min-area": "1ha",
+        "--stac": None, "--time": "2021-01-01T06:00:00", "--views": 1,
+        "--bands": "vv=sigma0_db:VV",
+    }  # fmt: skip
+
+    def words(scene, out, **changed):
+        asked = {**base, **{f"--{name.replace('_', '-')}": value for name, value in changed.items()}}
+        pairs = [(n,) if v is None else (n, v) for n, v in asked.items() if v is not False]
+        return ("predict", files / "n0.json", scene, "-o", out, *(word for pair in pairs for word in pair))
+
+    places = ((one, tmp_path / "named"), (tmp_path / "list.txt", tmp_path / "listed"))
+    for scene, out in places:
+        assert call(*words(scene, out))[0] == 0
+        before = {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.suffix != ".jsonl"}
+        for changed, expected in (
+            ({"views": 4}, "views=1 instead of 4"),
+            ({"engine": "torch-bf16"}, "computed in float32 instead of torch-bf16"),
+            ({"probabilities_as": "float16"}, "probabilities as uint8 instead of float16"),
+            ({"entropy": None}, "s0-entropy.tif is not beside it"),
+            ({"bands": "vv=sigma0:VV"}, "its bands were taken for something else"),
+            (
+                {"min_area": "2ha"},
+                "polygons with min_area 10000 m2, simplify 0 m instead of min_area 20000 m2",
+            ),
+            ({"simplify": 60}, "instead of min_area 10000 m2, simplify 60 m"),
+            ({"time": "2022-01-01"}, "2021-01-01T06:00:00Z instead of 2022-01-01T00:00:00Z"),
+            ({"ensemble": files / "n1.json"}, "by other networks"),
+        ):
+            code, _, said = call(*words(scene, out, **changed))
+            assert (code, "s0.tif exists and was made otherwise: " in said, expected in said) == (
+                2,
+                True,
+                True,
+            ), said
+            assert "Overwrite it" in said
+        for changed in ({}, {"engine": "torch"}, {"views": False}, {"polygons": False, "min_area": False}):
+            code, _, said = call(*words(scene, out, **changed))
+            assert (code, "is there already" in said or "found finished" in said) == (0, True), said
+        assert {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.suffix != ".jsonl"} == before
+        # Somebody maps the scene anew, under the name that the ledger knows.
+        assert call(*words(one, out / "s0.tif", views=8), "--overwrite")[0] == 0
+        code, _, said = call(*words(scene, out))
+        assert (code, "views=8 instead of 1" in said) == (2, True), said
+        write_geotiff(
+            out / "s0.tif", np.zeros((1, 50, 40), np.uint8), overwrite=True
+        )  # without a word of how
+        code, _, said = call(*words(scene, out))
+        assert (code, "as maps of an earlier version" in said) == (2, True), said
+
+
+def test_windows_that_are_not_exact_are_compared():
+    note = {"networks": "a", "bands": [], "views": [1], "engines": ["eager"], "layers": {"": "uint8"}}
+    exact, other = ({**note, "plans": [["windows", core, 16]]} for core in (64, 128))
+    assert made._compared(exact, other) == []
+    overlap = {**note, "plans": [["overlap", 64, 32]]}
+    assert made._compared(overlap, overlap) == []
+    assert "by overlapped windows of 64 px" in made._compared(overlap, exact)[0]
+
+
 def test_what_an_earlier_map_left_beside_is_told_of(call, files, tmp_path):
     words = ("-o", tmp_path / "map.tif", "--overwrite")
     assert call("predict", files / "n0.json", files / "s0.tif", *words, "--entropy", "--polygons")[0] == 0
@@ -173,7 +242,9 @@ def test_ctrl_c_says_that_the_same_command_goes_on(call, files, tmp_path, monkey
         patch.setattr(members, "predict_classes", stopped)
         code, _, said = call(*words)
     assert code == 130
-    assert said == "stopped: the windows that are done are kept, and the same command goes on from there.\n"
+    assert said.startswith(
+        f"stopped: 4 finished windows are kept in {tmp_path / '.map.tif.partial'}: the same "
+    )
     assert names(tmp_path) == [".map.tif.partial"]
     asked = []
     logits = predict.predict_logits
@@ -181,6 +252,75 @@ def test_ctrl_c_says_that_the_same_command_goes_on(call, files, tmp_path, monkey
     code, _, said = call(*words)
     assert (code, len(asked)) == (0, 9 - 4), said
     assert names(tmp_path) == ["map.tif", "map.tif.aux.xml"]
+
+
+@pytest.mark.parametrize("what", ["disk", "block"])
+def test_what_goes_wrong_late_costs_no_window_and_the_same_command_goes_on(
+    call, files, tmp_path, monkeypatch, what
+):
+    """A disk that is full, or a block that cannot be read: the map is that of a command that nothing stopped."""
+    monkeypatch.setattr(predict, "ONE_PASS_PIXELS", 1)
+    monkeypatch.setattr(predict, "CORE", 32)
+    options = ("--engine", "eager", "--entropy")
+    words = ("predict", files / "n0.json", files / "s0.tif", *options, "-o", tmp_path / "map.tif")
+    through, write = members.predict_windows, streaming.write_at
+
+    def unreadable(*args, **more):
+        for number, found in enumerate(through(*args, **more)):
+            if number == stop:
+                raise InputError("block 4 of s0.tif cannot be read.")
+            yield found
+
+    def full(file, values, place):
+        if place == (stop // 3 * 32 * 70 + stop % 3 * 32) * values.itemsize:  # the window's first line
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(file, values, place)
+
+    where = ".map.tif.partial"
+    for stop in (0, 4):
+        with monkeypatch.context() as patch:
+            if what == "disk":
+                patch.setattr(streaming, "write_at", full)
+            else:
+                patch.setattr(members, "predict_windows", unreadable)
+            code, _, said = call(*words)
+        assert (code, said.count("error:"), "Traceback" in said) == (2, 1, False), said
+        assert {"disk": "No space left on device", "block": "block 4"}[what] in said
+        assert (f"4 finished windows are kept in {tmp_path / where}: the same command goes on" in said) == (
+            stop == 4
+        )
+        assert names(tmp_path) == ([where] if stop else [])
+    asked, logits = [], predict.predict_logits
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "predict_logits", lambda *a, **k: asked.append(1) or logits(*a, **k))
+        code, _, said = call(*words)
+    assert (code, len(asked)) == (0, 9 - 4), said
+    (tmp_path / "whole").mkdir()
+    assert call(*words[:-1], tmp_path / "whole" / "map.tif")[0] == 0
+    for name in names(tmp_path / "whole"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_list_of_scenes_says_what_is_kept_of_each(call, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "ONE_PASS_PIXELS", 1)
+    monkeypatch.setattr(predict, "CORE", 32)
+    through = members.predict_classes
+
+    def unreadable(*args, **options):
+        yield from list(through(*args, **options))[:2]
+        raise InputError("block 2 cannot be read.")
+
+    monkeypatch.setattr(members, "predict_classes", unreadable)
+    (tmp_path / "list.txt").write_text(f"{files / 's0.tif'}\n{files / 's1.tif'}\n")
+    (tmp_path / "listed").mkdir()
+    for out, *scenes in (
+        (tmp_path / "named", files / "s0.tif", files / "s1.tif"),
+        (tmp_path / "listed", tmp_path / "list.txt"),
+    ):
+        code, _, said = call("predict", files / "n0.json", *scenes, "-o", out, "--engine", "eager")
+        assert code == 2
+        for name in ("s0", "s1"):
+            assert f"2 finished windows are kept in {out / f'.{name}.tif.partial'}" in said
 
 
 def test_mistakes_are_told_in_one_message(call, files, tmp_path):

@@ -4,16 +4,16 @@ import csv
 import io
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sartransfer.errors import CatalogError, InputError, OutputError, nearest, one_of, refuse_existing
+from sartransfer.errors import CatalogError, InputError, nearest, one_of, refuse_existing
 from sartransfer.parts import Part
 from sartransfer.scene import Band, format_bands, parse_bands
+from sartransfer.wholefile import replacing
 
 TRAIN = "train"
 VALIDATION = "validation"
@@ -162,14 +162,8 @@ def write_catalog(catalog: Catalog, path: str | Path, overwrite: bool = False) -
     }
     rows = [_row(entry, path.absolute().parent) for entry in catalog.entries]
     text = _format_json(header, rows) if _is_json(path) else _format_csv(header, rows)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} could not be written: {error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

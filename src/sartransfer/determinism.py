@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -23,7 +24,8 @@ def deterministic(device: str) -> Iterator[None]:
         return
     # cuBLAS reads it when it is first called in a process; after that it is too late, and PyTorch says so.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    cudnn, memory = torch.backends.cudnn, torch.utils.deterministic
+    cudnn = torch.backends.cudnn
+    memory: Any = torch.utils.deterministic  # its attribute is made at run time
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),

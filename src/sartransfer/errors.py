@@ -71,6 +71,11 @@ def one_of(name: str, value: object, allowed: Iterable[object]) -> str:
     return f"{name}={value!r} is not known. Must be one of: {', '.join(words)}.{nearest(str(value), words)}"
 
 
+def words_of(error: BaseException) -> str:
+    """Return an error's message with the notes that were added to it, for people who see no traceback."""
+    return " ".join([str(error), *getattr(error, "__notes__", ())])
+
+
 def refuse_existing(path: Path, overwrite: bool) -> None:
     """Raise `OutputError` for a file that is there already, unless it may be replaced."""
     if path.exists() and not overwrite:

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import uuid
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sartransfer.errors import InputError, OutputError, UnitError, refuse_existing
 from sartransfer.radar.units import POWERS, UNIT_NAMES, UNKNOWN, Quantity, Unit, parse_unit
 from sartransfer.scene import POLARIZATIONS, Band, GeoReference, Scene, Window
+from sartransfer.wholefile import replacing
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 TILE = 256  # pixels along one side of a storage tile
@@ -129,23 +130,18 @@ def write_geotiff(
         raise OutputError(
             f"{path} cannot be written: the folder {path.parent} does not exist. Make it first."
         )
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     from rasterio.errors import RasterioError
 
-    try:
-        with _quiet():
-            _write(
-                temporary, image, georeference or GeoReference(), descriptions, units, tags, nodata, colormap
-            )
-        # GDAL may report a full disk only to its log: what was written is read back before it gets its name.
-        if not _same(temporary, image):
-            raise OutputError(f"{path} could not be written whole. Is the disk full?")
-        temporary.replace(path)
-    except (OSError, RasterioError, InputError) as error:
-        raise OutputError(f"{path} could not be written ({error}). Is the disk full?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-        temporary.with_name(temporary.name + ".aux.xml").unlink(missing_ok=True)
+    place = georeference or GeoReference()
+    with replacing(path, RasterioError, InputError) as temporary:
+        try:
+            with _quiet():
+                _write(temporary, image, place, descriptions, units, tags, nodata, colormap)
+            # GDAL may report a full disk only to its log: what was written is read back before it gets its name.
+            if not _same(temporary, image):
+                raise OutputError(f"{path} could not be written whole. Is the disk full?")
+        finally:
+            temporary.with_name(temporary.name + ".aux.xml").unlink(missing_ok=True)
     return path
 
 
@@ -183,14 +179,37 @@ def footprint(georeference: GeoReference, height: int, width: int) -> NDArray[np
     return points if np.isfinite(points).all() else None
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the warning that a file is not georeferenced: `Scene.georeference` says so."""
-    from rasterio.errors import NotGeoreferencedWarning
+class _Quiet:
+    """Silences the warning that a file is not georeferenced, while a file is open in any thread.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
+    Warning filters are the whole process's: threads that put back what they found would undo each other.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.filters = threading.Lock(), 0, contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        from rasterio.errors import NotGeoreferencedWarning
+
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                self.filters.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.filters.close()
+
+
+_QUIET = _Quiet()
+
+
+def _quiet() -> _Quiet:
+    """Silence the warning that a file is not georeferenced: `Scene.georeference` says so."""
+    return _QUIET
 
 
 @contextlib.contextmanager

@@ -46,8 +46,8 @@ class Journal:
 
     def add(self, window: Window) -> None:
         """Note that a window is done; what it gave must be on disk before."""
-        self.done.add(window)
         if self.path is None:
+            self.done.add(window)
             return
         line = json.dumps([window.row, window.col, window.height, window.width])
         try:
@@ -55,6 +55,7 @@ class Journal:
             os.fsync(self._file)
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written ({error}). Is the disk full?") from error
+        self.done.add(window)
 
     def __enter__(self) -> "Journal":
         return self

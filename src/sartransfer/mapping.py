@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from sartransfer import __version__
+from sartransfer.ahead import Flow, in_order, strips
 from sartransfer.areas import open_ground
 from sartransfer.attribute_table import attribute_table
 from sartransfer.cloud import Layer
@@ -32,6 +33,7 @@ from sartransfer.members import (
 )
 from sartransfer.models.checkpoint import Checkpoint, read_checkpoint
 from sartransfer.polygons import PolygonOptions, check_extra, class_areas, write_polygons
+from sartransfer.predict import plan_flow
 from sartransfer.readers import open_files
 from sartransfer.runs import chosen_weights
 from sartransfer.scene import Band, Reading, Scene, Window, format_bands
@@ -136,7 +138,8 @@ def predict_scene(
 
     Raises:
         InputError, UnitError: a scene that the network cannot take, or without a single valid pixel.
-        OutputError: the map exists already or cannot be written; nothing is left then.
+        OutputError: the map exists already or cannot be written. What windows were finished is kept beside it, for the
+            same call to go on from; a map that is not whole never gets its name.
     """
     networks = read_networks(checkpoint)
     classes = networks[0].classes
@@ -157,9 +160,11 @@ def predict_scene(
     taken = scene_time(scene, stac if isinstance(stac, datetime) else None) if stac else None
     for network in networks:
         network.contract.check(scene)
-    plans, _ = plan_members(networks, scene.height, scene.width, views=views, memory=memory, engine=engine)
+    plans, _ = plan_members(
+        networks, scene.height, scene.width, views=views, memory=memory, engine=engine, device=device
+    )
     plan = plans[0]
-    sample = _sample(networks[0], scene, plan)
+    sample = _sample(networks[0], scene, plan, plan_flow(scene, device))
     warnings = networks[0].contract.warnings(scene, Reading(sample, np.ones(sample.shape[1:], dtype=bool)))
     sizes = [pixel_warning(scene, network.metadata.get("pixel_m")) for network in networks]
     warnings += sorted({text for text in sizes if text})
@@ -289,18 +294,22 @@ def _areas(path: Path) -> dict[str, float] | None:
         return None
 
 
-def _sample(checkpoint: Checkpoint, scene: Scene, plan: ScenePlan) -> NDArray[np.float32]:
+def _sample(checkpoint: Checkpoint, scene: Scene, plan: ScenePlan, flow: Flow) -> NDArray[np.float32]:
     """Return valid pixels of the scene, evenly spread, normalized: (C, 1, N). Raises `InputError` for none."""
     pixels = scene.height * scene.width
     step = 1 if pixels <= SAMPLE else max(1, pixels // SPREAD)
 
-    def parts() -> Iterator[NDArray[np.float32]]:
-        for window in cut(scene.height, scene.width, plan.core):
-            data, valid = checkpoint.contract.read(scene, window)
-            if valid.any():
-                yield data[:, valid][:, ::step]
+    def part(window: Window) -> NDArray[np.float32]:
+        data, valid = checkpoint.contract.read(scene, window)
+        return data[:, valid][:, ::step]
 
-    found = list(parts())
+    windows = cut(scene.height, scene.width, plan.core)
+    if flow.ahead:
+        pieces = (piece for window in windows for piece in strips(window, flow.rows))
+        found = list(in_order(part, pieces, 2 * flow.threads, flow.threads))
+    else:
+        found = [part(window) for window in windows]
+    found = [values for values in found if values.size]
     if not found:
         raise InputError(f"scene {scene.id!r} has no valid pixel: nothing to map.")
     return np.concatenate(found, axis=1)[:, None]

@@ -12,6 +12,7 @@ from torch import Tensor
 from sartransfer.engines.choice import Choice
 from sartransfer.engines.kinds import EAGER
 from sartransfer.errors import InputError
+from sartransfer.gpu import on_gpu
 from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.models.split_stage import FLOAT
 from sartransfer.predict import open_engine, plan_scene, predict_classes, predict_windows
@@ -59,6 +60,7 @@ def plan_members(
     views: int | None = None,
     memory: int | None = None,
     engine: str = EAGER,
+    device: str = "cpu",
 ) -> tuple[list[ScenePlan], int]:
     """Return how each network goes through a scene of this size, all by the same windows, and the memory of all.
 
@@ -67,20 +69,24 @@ def plan_members(
 
     Args:
         views: flips and turns that are averaged; None: as many as each checkpoint was made for.
-        memory: bytes that all of them may take. engine: what they run in; see `predict.plan_scene`.
+        memory: bytes that all of them may take. engine, device: what they run in and where; see `predict.plan_scene`.
 
     Raises `InputError` for networks whose windows cannot be the same, and less memory than is needed.
     """
     each = memory
     for _ in range(8):
         plans = [
-            plan_scene(c.model, height, width, views=views or c.views, memory=each, engine=engine)
+            plan_scene(
+                c.model, height, width, views=views or c.views, memory=each, engine=engine, device=device
+            )
             for c in checkpoints
         ]
         if len(plans) == 1:
             return plans, plans[0].memory
         plans = _one_cut(plans)
         total = _together(checkpoints, plans, height, width, views)
+        if on_gpu(device):  # for each of them windows are read ahead
+            total += sum(plan.memory for plan in plans) - max(plan.memory for plan in plans)
         if memory is None or total <= memory:
             return plans, total
         each = int((each or memory) - max(total - memory, memory // 50))

@@ -10,7 +10,7 @@ import torch
 
 from sartransfer.baselines import check_baselines
 from sartransfer.catalog import TRAIN, VALIDATION, Catalog
-from sartransfer.data.check import unit_warnings
+from sartransfer.data.check import look_at_labels, unit_warnings
 from sartransfer.data.ground import in_pixels
 from sartransfer.data.leakage import relation
 from sartransfer.data.patches import check_patches
@@ -110,6 +110,7 @@ def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
 def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
     """Return what the open runs will take: time and memory from three measured steps, disk from the network.
 
+    Labels are looked at first (`data.check.look_at_labels`): ``labels`` says at how many.
     ``seconds_per_run`` is an upper bound where training may stop early. ``detectable`` gives, for a standard
     deviation of the paired differences between seeds of half a point, one and two points, the smallest true
     difference that this many seeds find in four of five comparisons.
@@ -118,6 +119,7 @@ def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
     recipe = plan.recipe
     keep_freed_memory()
     catalog = plan.catalog
+    labels = look_at_labels(catalog, recipe.task)
     scenes = len(catalog.in_split(TRAIN))
     validation = len(catalog.in_split(VALIDATION))
     data = open_training_data(catalog, recipe.data.model_copy(update={"normalization": "none"}))
@@ -155,6 +157,7 @@ def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
     return {
         "runs": len(plan.runs),
         "open": len(unfinished),
+        "labels": labels.describe(),
         "seconds": sum(seconds[r.initialization] * r.job.fraction for r in unfinished),
         "seconds_per_run": seconds,
         "memory_bytes": peak + (scenes + validation) * size[0] * size[1] * (4 * len(data.contract.bands) + 2),

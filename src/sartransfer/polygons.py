@@ -41,6 +41,11 @@ class PolygonOptions:
                 raise InputError(f"{name}={value} must be a number of 0 or more.")
 
 
+def describe_options(options: PolygonOptions) -> str:
+    """Return the options in words: the description of the layer ``classes``."""
+    return f"min_area {options.min_area:.12g} m2, simplify {options.simplify:.12g} m"
+
+
 @dataclass(frozen=True, slots=True)
 class PolygonResult:
     """What was written."""
@@ -112,7 +117,8 @@ def write_polygons(
         found = _regions(plain, nodata)
         if options.simplify > 0:
             found = _simplified(found, ground, options.simplify)
-        writer = _Writer(temporary, ground, known, colours, written or datetime.now(UTC))
+        words = describe_options(options)
+        writer = _Writer(temporary, ground, known, colours, words, written or datetime.now(UTC))
         for values, polygons in found:
             writer.add(values, polygons)
         writer.finish(pixels, areas, nodata)
@@ -323,9 +329,11 @@ class _Writer:
         ground: Ground,
         classes: dict[int, str],
         colours: dict[int, tuple[int, int, int]],
+        words: str,
         written: datetime,
     ) -> None:
         self.path, self.ground, self.classes, self.written = path, ground, classes, written
+        self.words = words
         self.colours = {i: "#{:02x}{:02x}{:02x}".format(*rgb) for i, rgb in colours.items()}
         self.counts, self.areas = np.zeros(256, dtype=np.int64), np.zeros(256)
         self.begun = False
@@ -381,6 +389,7 @@ class _Writer:
                 geometry_type=kind,
                 crs=self.ground.crs.to_wkt() if kind else None,
                 append=append,
+                **({} if append or not kind else {"DESCRIPTION": self.words}),
             )
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError) as error:
             raise OutputError(f"{self.path} could not be written ({error}). Is the disk full?") from error

@@ -1,8 +1,10 @@
 """Array in, array out: a network's answer for one image, in one pass or by overlapping windows."""
 
 import math
+import os
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -12,16 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sartransfer.ahead import SERIAL, Flow
 from sartransfer.engines.choice import Choice, choose_engine, sample_windows
 from sartransfer.engines.kinds import AUTO, EAGER, ENGINES
 from sartransfer.engines.served import Served
 from sartransfer.errors import InputError, one_of
+from sartransfer.geotiff import GeoTiffSource
+from sartransfer.gpu import fetch, float32_kept, gpu_bytes, on_gpu, send
 from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.models.segmenter import Segmenter
 from sartransfer.models.split_stage import EagerHalves
-from sartransfer.scene import Reading, Scene, Window
-from sartransfer.scene_plan import OVERHEAD, Limits, one_pass_pixels, plan_passes
-from sartransfer.windowed import exact_window, overlapped_windows, split_windows
+from sartransfer.scene import ArraySource, Reading, Scene, Window
+from sartransfer.scene_plan import OVERHEAD, Limits, features_fit, one_pass_pixels, plan_passes
+from sartransfer.windowed import Answer, exact_windows, labels, overlapped_windows, split_windows
 from sartransfer.windows import ONE_PASS, OVERLAP, SPLIT, ScenePlan, View, cut, grow, rounded
 
 ONE_PASS_PIXELS = 2048 * 2048  # up to this many pixels a scene goes through in one pass
@@ -30,6 +35,18 @@ CORE = 1024  # side of the part of a window that is kept
 ENGINE_CORES = (
     2  # windows of engines are so many times as wide: less of them is halo, and it is what takes time
 )
+# Side of what is kept of a window on a GPU: a U-Net's halo then is a third of the work and not half, some hundred
+# kernels take milliseconds where their launches take one, and its tensors stay below 4 GB in float32.
+GPU_CORE = 2048
+GPU_AHEAD = 3  # windows read ahead for a GPU: one that it takes next, two that threads are at
+GPU_LAG = (
+    1  # windows begun before the one before is waited for: its copy back is hidden, and one is enough for it
+)
+GPU_THREADS = 8  # most that read: with more, one process's locks and the memory's speed are the limit
+# Rows that a thread reads at a time. What numpy works on stays in the processor's cache for an array (2 ns a pixel
+# against 29 for a window of 2560 px as a whole); of a file, tiles of up to 512 rows are decoded once. Other sources
+# may read a whole image for any window: theirs are not cut.
+STRIP_ROWS: dict[type, int] = {ArraySource: 128, GeoTiffSource: 512}
 FEATURES_IN_MEMORY = 512 * 2**20  # bytes of kept features up to which they need no file
 BAND_BYTES = 256 * 2**20  # bytes for a band of the split stage's head
 CHIPS_AT_ONCE = 64  # chips of one shape that go through the network together
@@ -69,6 +86,7 @@ def predict_logits(
     device: str = "cpu",
     precision: str = "fp32",
     views: int = 1,
+    stay: bool = False,
 ) -> Tensor:
     """Return the logits of a batch, in one pass.
 
@@ -77,6 +95,9 @@ def predict_logits(
         images: (B, C, H, W) float32, normalized.
         device: where the network is. precision: fp32 or bf16 (logits come back in float32).
         views: 1, 4 or 8 flips and turns of each image whose probabilities are averaged.
+        stay: leave the logits on `device`.
+
+    On a GPU float32 is float32, and not TF32, unless ``torch.set_float32_matmul_precision`` asks for it.
 
     Returns:
         The logits (of several views: the logarithms of their mean probabilities), float32, on the CPU:
@@ -91,12 +112,13 @@ def predict_logits(
     if images.shape[1] != expected:
         raise InputError(f"the network takes {expected} bands, the image has {images.shape[1]}.")
     images = images.to(device).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode(), autocast(precision, device):
+    with torch.inference_mode(), autocast(precision, device), float32_kept(device):
         if views == 1:
             logits: Tensor = model(images)
-            return logits.float().cpu()
+            return logits.float() if stay else logits.float().cpu()
         seen = torch.stack([_seen(model, images, *view) for view in VIEWS[views]])
-    return (seen.logsumexp(0) - math.log(views)).cpu()
+    logits = seen.logsumexp(0) - math.log(views)
+    return logits if stay else logits.cpu()
 
 
 VIEWS: dict[int, tuple[View, ...]] = {
@@ -143,6 +165,7 @@ def plan_scene(
     views: int = 1,
     memory: int | None = None,
     engine: str = EAGER,
+    device: str = "cpu",
 ) -> ScenePlan:
     """Work out how a scene of this size goes through a network, and the memory that takes.
 
@@ -157,6 +180,8 @@ def plan_scene(
         memory: bytes that this may take; windows are made smaller until they fit. None: windows of `CORE` pixels (in
             an engine twice that), features in memory up to `FEATURES_IN_MEMORY`.
         engine: what it runs in: engines hold memory of their own. ``auto`` counts as the one that holds most.
+        device: where it runs. On a GPU windows are of `GPU_CORE` pixels, or smaller until one takes no more than half
+            of the GPU's memory; what is told then is the memory of the machine, not the GPU's.
 
     Raises:
         InputError: less memory than the smallest window needs.
@@ -168,7 +193,20 @@ def plan_scene(
     overhead = max((e.overhead for e in asked), default=OVERHEAD)
     core = CORE if engine == EAGER else ENGINE_CORES * CORE
     limits = Limits(ONE_PASS_PIXELS, core, HALO, FEATURES_IN_MEMORY, BAND_BYTES, memory, fixed, overhead)
+    if on_gpu(device):
+        held = GPU_AHEAD + GPU_LAG + 2  # and the window that is begun, and the one that is given out
+        limits = replace(limits, core=GPU_CORE, gpu=gpu_bytes(device), held=held)
     return plan_passes(model, height, width, views, limits)
+
+
+def plan_flow(scene: Scene, device: str) -> Flow:
+    """Return how windows are read and begun ahead for a device: not at all for the CPU, which has no time to spare."""
+    if not on_gpu(device):
+        return SERIAL
+    sources = getattr(scene.source, "sources", (scene.source,))  # those of a scene in several files
+    rows = [STRIP_ROWS.get(type(source), 0) for source in sources]
+    threads = min(GPU_THREADS, os.cpu_count() or 1)
+    return Flow(device, GPU_AHEAD, threads, 0 if 0 in rows else max(rows), GPU_LAG)
 
 
 def plan_memory(
@@ -179,12 +217,13 @@ def plan_memory(
     views: int = 1,
     memory: int | None = None,
     engine: str = EAGER,
+    device: str = "cpu",
 ) -> int:
     """Return the bytes that `predict_windows` will take at its peak for a scene of this size.
 
     Beyond what the process holds already (libraries, weights, a scene in memory); see `plan_scene`.
     """
-    return plan_scene(model, height, width, views=views, memory=memory, engine=engine).memory
+    return plan_scene(model, height, width, views=views, memory=memory, engine=engine, device=device).memory
 
 
 def open_engine(engine: str, checkpoint: Checkpoint, model: nn.Module, scene: Scene, device: str) -> Choice:
@@ -222,14 +261,16 @@ def predict_classes(
     done: Container[Window] = (),
     scratch: Path | None = None,
     engine: str | Choice = EAGER,
+    flow: Flow | None = None,
 ) -> Iterable[tuple[Window, NDArray[np.uint8], NDArray[np.bool_]]]:
     """Yield the windows of a scene with their classes (h, w) uint8 and valid pixels (h, w).
 
-    The arguments are those of `predict_windows`. The split stage makes no logits of full size then.
+    The arguments are those of `predict_windows`. The split stage makes no logits of full size then, and from a GPU
+    only the classes come back.
     """
-    found = _windows(checkpoint, model, scene, device, views, plan, done, scratch, engine, classes=True)
-    for window, labels, valid in found:
-        yield window, labels.numpy(), valid
+    found = _windows(checkpoint, model, scene, device, views, plan, done, scratch, engine, flow, classes=True)
+    for window, numbers, valid in found:
+        yield window, numbers.numpy(), valid
 
 
 def predict_windows(
@@ -243,6 +284,7 @@ def predict_windows(
     done: Container[Window] = (),
     scratch: Path | None = None,
     engine: str | Choice = EAGER,
+    flow: Flow | None = None,
 ) -> Iterable[tuple[Window, torch.Tensor, NDArray[np.bool_]]]:
     """Yield the windows of a scene with their logits (K, h, w) and valid pixels (h, w); none overlap.
 
@@ -254,8 +296,12 @@ def predict_windows(
         scratch: a folder of the caller's for what is kept between windows, so that a later call with the same plan
             and engine goes on from there; None: memory, or a temporary file that is removed.
         engine: ``eager`` (the network as it is), another word that `open_engine` takes, or what that returned.
+        flow: how windows are read and begun ahead; None: as `plan_flow` says for the device. A window that comes out
+            is done; those that are begun beyond it are nobody's yet, and asked for again by a later call.
     """
-    yield from _windows(checkpoint, model, scene, device, views, plan, done, scratch, engine, classes=False)
+    yield from _windows(
+        checkpoint, model, scene, device, views, plan, done, scratch, engine, flow, classes=False
+    )
 
 
 def _windows(
@@ -268,9 +314,10 @@ def _windows(
     done: Container[Window],
     scratch: Path | None,
     engine: str | Choice,
+    flow: Flow | None,
     *,
     classes: bool,
-) -> Iterator[tuple[Window, torch.Tensor, NDArray[np.bool_]]]:
+) -> Iterator[Answer]:
     number = views or checkpoint.views
     each = VIEWS.get(number, ((0, False),))
     size = scene.height, scene.width
@@ -282,43 +329,41 @@ def _windows(
         model, ONE_PASS_PIXELS
     ):  # its memory is not asked for: small scenes are many
         plan = ScenePlan(ONE_PASS, int(getattr(model, "stride", 1)), max(size), 0)
-    plan = plan or plan_scene(model, *size, views=number, engine=chosen.engine)
+    plan = plan or plan_scene(model, *size, views=number, engine=chosen.engine, device=device)
+    flow = flow or plan_flow(scene, device)
+    bands = len(checkpoint.contract.bands)
 
     def read(window: Window) -> Reading:
         return checkpoint.contract.read(scene, window)
 
     def ask(image: Tensor, views: int = 1) -> Tensor:
-        return predict_logits(network, image[None], device=device, views=views)[0]
+        return predict_logits(network, image[None], device=device, views=views, stay=True)[0]
 
     if plan.method == SPLIT:
         halves = EagerHalves(cast(Segmenter, model), device) if network is model else cast(Served, network)
-        yield from split_windows(read, halves, size, plan, each, done, scratch, classes=classes)
-        return
-    for kept, logits, valid in _whole_windows(read, ask, scene, plan, number, each, done):
-        yield kept, logits.argmax(0).to(torch.uint8) if classes else logits, valid
-
-
-def _whole_windows(
-    read: Callable[[Window], Reading],
-    ask: Callable[..., Tensor],
-    scene: Scene,
-    plan: ScenePlan,
-    views: int,
-    each: tuple[View, ...],
-    done: Container[Window],
-) -> Iterator[tuple[Window, torch.Tensor, NDArray[np.bool_]]]:
-    """Yield windows that go through the whole network."""
-    size = scene.height, scene.width
-    if plan.method == OVERLAP:
-        yield from overlapped_windows(read, partial(ask, views=views), size, plan, done)
-    elif plan.method == ONE_PASS:
-        if scene.window not in done:
-            image, valid = read(scene.window)
-            yield scene.window, ask(torch.from_numpy(image), views), valid
-    else:
-        for kept in cut(*size, plan.core):
-            if kept not in done:
-                yield kept, *exact_window(read, ask, size, plan, each, kept)
+        features_on = device if features_fit(plan.features_bytes, gpu_bytes(device)) else None
+        yield from split_windows(
+            read,
+            halves,
+            size,
+            plan,
+            each,
+            done,
+            scratch,
+            flow,
+            bands=bands,
+            classes=classes,
+            features_on=features_on,
+        )
+    elif plan.method == OVERLAP:
+        whole = partial(ask, views=number)
+        yield from overlapped_windows(read, whole, size, plan, done, flow, bands=bands, classes=classes)
+    elif plan.method != ONE_PASS:
+        yield from exact_windows(read, ask, size, plan, each, done, flow, bands=bands, classes=classes)
+    elif scene.window not in done:
+        image, valid = read(scene.window)
+        logits = ask(send(torch.from_numpy(image), device), number)
+        yield scene.window, fetch(labels(logits) if classes else logits)(), valid
 
 
 def predict_chip(

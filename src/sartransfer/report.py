@@ -7,17 +7,17 @@ outside is escaped by the template. `write_figures` writes the plots alone.
 import base64
 import json
 import math
-import os
 import statistics
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sartransfer.errors import InputError, OutputError
+from sartransfer.errors import InputError
 from sartransfer.rule_tables import add_rules, rule_view
 from sartransfer.scene_tables import scene_figures, scene_view
 from sartransfer.tables import patch_figures, patch_view
+from sartransfer.wholefile import replacing
 from sartransfer.wording import UNSEEN_EVENTS, duration_words, estimate_words, number_words, p_words
 
 Results = dict[str, Any]
@@ -441,13 +441,8 @@ def _named(value: Any, unseen: str) -> Any:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    """Write under a temporary name, then rename: a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    """Write a file whole, and its folder where there is none."""
+    with replacing(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written: {error}.") from error
     return path

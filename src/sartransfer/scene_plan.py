@@ -18,6 +18,11 @@ OVERHEAD = 1.3  # what kernels take for themselves, measured against the tensors
 SLACK = (
     96 * 2**20
 )  # bytes of allocators, readers and threads: freed blocks of the heap that do not fit the next tensor
+GPU_PASS, GPU_FEATURES = 2, 4  # one part in so many of a GPU that one pass, and a scene's features, may take
+GPU_BAND = 2 * 2**30  # bytes for a band of the head there: of 25,000 px of width all 64 rows
+READING_BYTES = (
+    256 * 2**20
+)  # of threads that read strips for a GPU: 8 of them, 512 rows of 3000 px, 20 bytes a pixel
 PIXEL_BYTES = 1024.0  # of a pixel in a network whose tensors cannot be counted beforehand
 
 
@@ -41,6 +46,15 @@ class Limits:
     """Bytes that an engine holds for itself, whatever the scene."""
     overhead: float = OVERHEAD
     """Bytes that it takes for each byte of the network's tensors in torch."""
+    gpu: int | None = None
+    """Bytes of the GPU that the network is on; None: it is on the CPU."""
+    held: int = 0
+    """Windows that are in memory at once for it: read ahead, begun, or given out."""
+
+
+def features_fit(features: int, gpu: int | None) -> bool:
+    """Say whether the split stage's features stay on a GPU of `gpu` bytes (None: there is none)."""
+    return gpu is not None and features <= gpu // GPU_FEATURES
 
 
 def one_pass_pixels(model: object, limit: int) -> int:
@@ -103,7 +117,8 @@ def _plan(model: nn.Module, height: int, width: int, views: int, limits: Limits)
         side = min(height, core + 2 * reach.halo), min(width, core + 2 * reach.halo)
         plan = ScenePlan(EXACT, reach.stride, core, reach.halo)
         plan = replace(plan, memory=_pass_bytes(model, channels, *side, views, limits))
-        if memory is None or plan.memory <= memory or core == reach.stride:
+        fits = (memory is None or plan.memory <= memory) and _gpu_fits(model, channels, *side, limits)
+        if fits or core == reach.stride:
             return _within(plan, limits)
         core = _smaller(core, reach.stride)
 
@@ -122,19 +137,22 @@ def _plan_split(model: Segmenter, height: int, width: int, views: int, limits: L
     answers = (
         views * cells * FLOAT * model.num_classes + height * width // 8
     )  # and a bit a pixel: is it valid?
+    there = features_fit(features, limits.gpu)
     most = limits.features if memory is None else memory // 2
     plans = []
     for held in (True, False):
-        if held and features > most:
+        if not held if there else held and features > most:
             continue
-        kept = answers + (features if held else 0)
+        kept = answers + (features if held and not there else 0)
         room = limits.band
-        if memory is not None:  # beside what is held while a band goes through the head
+        if limits.gpu is not None:
+            room = min(GPU_BAND, limits.gpu // 8)
+        elif memory is not None:  # beside what is held while a band goes through the head
             room = int(min(memory // 2, (memory - kept - SLACK) / OVERHEAD))
         rows = 2
         while rows < 64 and band_bytes(head, wide, rows + 2) <= room:
             rows += 2
-        band = int(OVERHEAD * band_bytes(head, wide, rows))
+        band = 0 if there else int(OVERHEAD * band_bytes(head, wide, rows))
         core = rounded(limits.core, stride)
         while True:
             side = min(height, core + 2 * halo), min(width, core + 2 * halo)
@@ -142,7 +160,8 @@ def _plan_split(model: Segmenter, height: int, width: int, views: int, limits: L
             # Enlarged logits of one window, of their views and of what is read again.
             last = core * core * FLOAT * (model.num_classes * (2 + min(views, 2)) + 2 * model.in_channels)
             taken = kept + max(window, band + SLACK, last + SLACK)
-            if memory is None or taken <= memory or core <= stride:
+            fits = memory is None or taken <= memory
+            if (fits and _gpu_fits(model, model.in_channels, *side, limits, encode)) or core <= stride:
                 break
             core = _smaller(core, stride)
         plans.append(ScenePlan(SPLIT, stride, core, halo, rows, features, held, taken))
@@ -171,11 +190,37 @@ def _pass_bytes(
 ) -> int:
     """Return the bytes of one pass: the network's tensors, the reading before it and what its kernels take."""
     multiple = int(getattr(model, "stride", 1))
-    shape = (1, channels, rounded(height, multiple), rounded(width, multiple))
-    pixels = shape[2] * shape[3]
-    network = peak_bytes(model, [shape], call, at_least=PIXEL_BYTES * pixels)
-    logits = FLOAT * pixels * int(getattr(model, "num_classes", 8)) * (2 if views == 1 else views + 2)
+    pixels = rounded(height, multiple) * rounded(width, multiple)
+    classes = int(getattr(model, "num_classes", 8))
+    if limits.gpu is not None:
+        # Pinned memory comes in powers of two: up to twice the image. Logits wait pinned, and are copied once.
+        images = limits.held * pixels * (2 * FLOAT * channels + 1)
+        return images + 4 * FLOAT * pixels * classes + READING_BYTES + SLACK
+    network = _network_bytes(model, channels, height, width, call)
+    logits = FLOAT * pixels * classes * (2 if views == 1 else views + 2)
     return int(limits.overhead * network) + 3 * FLOAT * pixels * channels + logits + SLACK
+
+
+def _network_bytes(
+    model: nn.Module, channels: int, height: int, width: int, call: Callable[..., Tensor] | None
+) -> float:
+    multiple = int(getattr(model, "stride", 1))
+    shape = (1, channels, rounded(height, multiple), rounded(width, multiple))
+    return peak_bytes(model, [shape], call, at_least=PIXEL_BYTES * shape[2] * shape[3])
+
+
+def _gpu_fits(
+    model: nn.Module,
+    channels: int,
+    height: int,
+    width: int,
+    limits: Limits,
+    call: Callable[..., Tensor] | None = None,
+) -> bool:
+    """Say whether one pass takes no more of the GPU than it may; without one, it does."""
+    if limits.gpu is None:
+        return True
+    return limits.overhead * _network_bytes(model, channels, height, width, call) <= limits.gpu // GPU_PASS
 
 
 def _within(plan: ScenePlan, limits: Limits) -> ScenePlan:

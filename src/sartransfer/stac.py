@@ -69,6 +69,11 @@ def scene_time(scene: Scene, given: datetime | None = None) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
+def time_stamp(time: datetime) -> str:
+    """Return a time in UTC as an item tells it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def make_item(facts: MapFacts, folder: Path) -> dict[str, Any]:
     """Return the STAC item of a map, as JSON values; links are relative to `folder`, where it is going to lie.
 
@@ -79,7 +84,7 @@ def make_item(facts: MapFacts, folder: Path) -> dict[str, Any]:
     """
     scene, main = facts.scene, facts.layers[0]
     geometry, box = outline(scene.georeference, scene.height, scene.width)
-    stamp = facts.time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = time_stamp(facts.time)
     properties: dict[str, Any] = {
         "datetime": stamp,
         "title": f"Classes of {scene.id}",

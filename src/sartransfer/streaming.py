@@ -1,5 +1,6 @@
 """Maps that grow window by window on disk, survive a kill, and become cloud-optimized GeoTIFFs when they are whole."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer.cloud import Layer, write_cloud_optimized
-from sartransfer.errors import ClusterError, OutputError
+from sartransfer.errors import OutputError
 from sartransfer.geotiff import TILE
 from sartransfer.journal import Journal
 from sartransfer.rawfile import read_at, write_at
+from sartransfer.recipe.places import digest
 from sartransfer.scene import GeoReference, Window
 
 BLOCK_BYTES = 4 * 2**20  # of a layer that are looked at together, where a tile of all its bands is not more
 JOURNAL = "windows.jsonl"
+OPTIONS_TAG = "SARTRANSFER_OPTIONS"
 Beside = Callable[[Sequence[Path]], Sequence[tuple[Path, Path]]]
 """Takes the finished, not yet placed GeoTIFFs; makes files beside them: (where it is now, where it goes)."""
 
@@ -40,6 +43,22 @@ def earlier_task(path: Path) -> dict[str, Any]:
     return task if isinstance(task, dict) else {}
 
 
+def map_note(task: Mapping[str, Any], layers: Sequence[Layer]) -> dict[str, Any]:
+    """Return what tells a map of a task from one made with other options: JSON values, without places and versions.
+
+    It is the map's tag `OPTIONS_TAG`, by which `archive.made` knows a map that is there.
+
+    Args:
+        task: as `mapping.map_task` returns it. layers: of the map, the classes first.
+    """
+    return {
+        "networks": digest([task.get(name) for name in ("tensors", "contracts", "classes")]),
+        **{name: task.get(name) for name in ("bands", "views", "engines")},
+        "plans": [[plan["method"], plan["core"], plan["halo"]] for plan in task.get("plans", ())],
+        "layers": {each.path.stem.removeprefix(layers[0].path.stem): each.dtype for each in layers},
+    }
+
+
 class GrowingMap:
     """Layers of one map, kept raw in a folder beside it until all windows are there.
 
@@ -53,7 +72,7 @@ class GrowingMap:
         """Begin, or go on with what an earlier call for the same `task` left; None: nothing is gone on with."""
         self.layers, self.height, self.width = tuple(layers), height, width
         self.folder = _folder(layers[0].path)
-        self.resumable = task is not None
+        self.task = task
         header: dict[str, Any] = {
             "size": [height, width],
             "task": uuid.uuid4().hex if task is None else dict(task),
@@ -75,8 +94,16 @@ class GrowingMap:
                 self._files.append(file)
                 os.ftruncate(file, layer.count * height * width * layer.kept.itemsize)
         except OSError as error:
-            self.close()
+            if self.done:
+                self.close()
+            else:
+                self.remove()
             raise OutputError(f"{layers[0].path} cannot be written ({error}). Is the disk full?") from error
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a later call can go on from here."""
+        return self.task is not None
 
     @property
     def done(self) -> set[Window]:
@@ -144,6 +171,8 @@ class GrowingMap:
         from rasterio.errors import CRSError, RasterioError
 
         made: list[tuple[Path, Path]] = []
+        if self.task is not None:
+            tags = {**tags, OPTIONS_TAG: json.dumps(map_note(self.task, self.layers), sort_keys=True)}
         try:
             for number, layer in enumerate(self.layers):
                 temporary = self.folder / f"{number}.tif"
@@ -188,9 +217,17 @@ class GrowingMap:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keep what is there where somebody stopped the work or a cluster was lost, remove it where an error did."""
-        begun = self.done or any(self.folder.rglob("features*"))
-        if isinstance(error, KeyboardInterrupt | ClusterError) and self.resumable and begun:
-            self.close()
-        else:
+        """Keep what is there, and note that on the error; remove it where nothing could go on from it."""
+        begun = bool(self.done) or any(self.folder.rglob("features*"))
+        if error is None or not self.resumable or not begun:
             self.remove()
+            return
+        self.close()
+        with contextlib.suppress(OSError):  # the error itself is to be told
+            for number in range(len(self.layers)):  # made anew of the raw layers, which need the room
+                (self.folder / f"{number}.tif").unlink(missing_ok=True)
+        number = len(self.done)
+        what = {0: "What is done is", 1: "1 finished window is"}.get(number, f"{number} finished windows are")
+        error.add_note(
+            f"{what} kept in {self.folder}: the same command goes on from there, with the same checkpoint and scene."
+        )

@@ -57,6 +57,7 @@ def show_estimate(plan: "Plan", device: str) -> None:
         found = estimate(plan, device)
     table = Table("", "", show_header=False, title=f"{escape(plan.recipe.name)}: what it takes")
     table.add_row("runs", f"{found['runs']}, of which {found['open']} are still to be done")
+    table.add_row("labels", found["labels"])
     for name, seconds in found["seconds_per_run"].items():
         table.add_row(f"one run, {escape(name)}", f"at most {_duration(seconds)}")
     table.add_row(

@@ -1,12 +1,15 @@
 """A network's answer for a scene that is too large for one pass: exact windows, the split stage, overlapped windows.
 
-What reads the scene and what asks the network are arguments, so that these functions know neither files nor devices.
+What reads the scene and what asks the network are arguments, so that these functions know neither files nor devices. On
+a GPU an image stays until its classes or logits are worked out, while threads read the next windows (`ahead.Flow`).
 """
 
 import contextlib
 import math
 import tempfile
 from collections.abc import Callable, Container, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -15,12 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sartransfer.ahead import SERIAL, Flow, Read, Seen, lagging, read_ahead
 from sartransfer.errors import OutputError
+from sartransfer.gpu import empty, fetch, mark, send
 from sartransfer.heap import give_back_memory
 from sartransfer.journal import Journal
 from sartransfer.models.aspp import OUTPUT_STRIDE
-from sartransfer.models.split_stage import FLOAT, Features, Halves, enlarge, enlarge_classes
-from sartransfer.scene import Reading, Window
+from sartransfer.models.split_stage import FLOAT, Answers, Features, Halves, enlarge, enlarge_classes
+from sartransfer.scene import Window
 from sartransfer.windows import (
     ScenePlan,
     View,
@@ -35,31 +40,77 @@ from sartransfer.windows import (
     viewed_size,
 )
 
-Read = Callable[[Window], Reading]
-"""Window of the scene -> its normalized bands (C, h, w) and valid pixels (h, w)."""
 Ask = Callable[[Tensor], Tensor]
-"""Image (C, h, w) -> logits (K, h, w), on the CPU."""
+"""Image (C, h, w) -> logits (K, h, w), both on the flow's device."""
 Size = tuple[int, int]
+Answer = tuple[Window, Tensor, NDArray[np.bool_]]
+"""Window, its logits (K, h, w) or classes (h, w) uint8 on the CPU, and its valid pixels (h, w)."""
+Room = Callable[[Window], Tensor]
 
 
-def exact_window(
-    read: Read, ask: Ask, size: Size, plan: ScenePlan, views: tuple[View, ...], kept: Window
-) -> tuple[Tensor, NDArray[np.bool_]]:
-    """Return logits and valid pixels of one window, each view seen on the grid that it would have in one pass."""
-    seen = {}
-    for view in views:
-        place = grow(viewed(kept, *size, view), plan.halo, plan.stride, *viewed_size(*size, view))
-        seen[view] = unviewed(place, *size, view)
-    whole = hull(list(seen.values()))
-    data, valid = read(whole)
-    image = torch.from_numpy(data)
-    found = []
-    for view, window in seen.items():
-        logits = turned_back(ask(turned(image[(slice(None), *inside(window, whole))], view)), view)
-        found.append(logits[(slice(None), *inside(kept, window))])
-    del image, logits
-    give_back_memory()
-    return mixed(found), valid[inside(kept, whole)]
+def exact_windows(
+    read: Read,
+    ask: Ask,
+    size: Size,
+    plan: ScenePlan,
+    views: tuple[View, ...],
+    done: Container[Window],
+    flow: Flow = SERIAL,
+    *,
+    bands: int = 1,
+    classes: bool = False,
+) -> Iterator[Answer]:
+    """Yield windows, logits and valid pixels, each view seen on the grid that it would have in one pass.
+
+    Args:
+        read, ask, size, plan, views, done: the scene, the network, how, and what is not asked for again.
+        flow: how many windows are read ahead and begun. bands: of the network, for windows that are read ahead.
+        classes: yield classes (h, w) uint8 in place of logits.
+    """
+
+    def seen(kept: Window) -> dict[View, Window]:
+        found = {}
+        for view in views:
+            place = grow(viewed(kept, *size, view), plan.halo, plan.stride, *viewed_size(*size, view))
+            found[view] = unviewed(place, *size, view)
+        return found
+
+    jobs = (
+        (kept, hull(list(seen(kept).values()))) for kept in cut(*size, plan.core) if kept not in done
+    )  # which are done is asked when a window's turn to be read comes
+
+    def begin(kept: Window, get: Callable[[], Seen]) -> Callable[[], Answer]:
+        places = seen(kept)
+        whole = hull(list(places.values()))
+        data, valid = get()
+        image = send(data, flow.device)
+        found = []
+        for view, window in places.items():
+            logits = turned_back(ask(turned(image[(slice(None), *inside(window, whole))], view)), view)
+            found.append(logits[(slice(None), *inside(kept, window))])
+        del data, image, logits
+        if not flow.ahead:
+            give_back_memory()
+        answer = mixed(found)
+        return partial(
+            _finished, kept, fetch(labels(answer) if classes else answer), valid[inside(kept, whole)]
+        )
+
+    with closing(read_ahead(read, jobs, flow, _room(bands, flow))) as readings:
+        yield from lagging((begin(kept, get) for kept, get in readings), flow.lag)
+
+
+def _room(bands: int, flow: Flow) -> Room:
+    return lambda window: empty((bands, window.height, window.width), flow.device)
+
+
+def _finished(kept: Window, arrived: Callable[[], Tensor], valid: Tensor) -> Answer:
+    return kept, arrived(), valid.numpy()
+
+
+def labels(logits: Tensor) -> Tensor:
+    """Return the classes (h, w) uint8 of logits (K, h, w), where they are."""
+    return logits.argmax(0).to(torch.uint8)
 
 
 def turned(image: Tensor, view: View) -> Tensor:
@@ -88,44 +139,52 @@ def split_windows(
     views: tuple[View, ...],
     done: Container[Window],
     scratch: Path | None,
+    flow: Flow = SERIAL,
     *,
+    bands: int = 1,
     classes: bool = False,
-) -> Iterator[tuple[Window, Tensor, NDArray[np.bool_]]]:
+    features_on: str | None = None,
+) -> Iterator[Answer]:
     """Yield windows, logits and valid pixels by the split stage (`models.split_stage`), view after view.
 
     With `scratch` a later call goes on where this one was stopped. With `classes` the windows' classes (h, w) uint8
-    come in place of logits; for one view no logits of full size are made.
+    come in place of logits; for one view no logits of full size are made on the CPU. `features_on`: the device that
+    keeps the features, and on which classes or logits are made; None: memory or a file, as planned. `flow` and `bands`
+    are those of `exact_windows`.
     """
     with contextlib.ExitStack() as stack:
         folder = scratch
-        if folder is None and not plan.features_in_memory:
+        if folder is None and not plan.features_in_memory and features_on is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sartransfer-")))
         masks: dict[
             Window, NDArray[np.uint8]
         ] = {}  # bits of what is valid: the scene is not read again for it
+        room = _room(bands, flow)
         answers = [
-            _answers(read, halves, size, plan, view, folder, str(i), masks) for i, view in enumerate(views)
+            _answers(read, halves, size, plan, view, folder, str(i), masks, flow, room, features_on)
+            for i, view in enumerate(views)
         ]
 
     def valid(kept: Window) -> NDArray[np.bool_]:
         if kept not in masks:  # an earlier call looked at it
             return read(kept).valid
         bits = np.unpackbits(masks.pop(kept), count=kept.height * kept.width)
-        return bits.reshape(kept.height, kept.width).astype(bool)
+        return bits.reshape(kept.height, kept.width).view(np.bool_)
 
-    for kept in cut(*size, plan.core):
-        if kept in done:
-            continue
-        if classes and len(views) == 1 and views[0] == (0, False):
-            labels = enlarge_classes(answers[0], kept.row, kept.col, kept.height, kept.width)
-            yield kept, labels, valid(kept)
-            continue
-        found = []
+    def begin(kept: Window) -> Callable[[], Answer]:
+        first = answers[0]
+        if classes and len(views) == 1 and views[0] == (0, False) and not isinstance(first, Tensor):
+            found = enlarge_classes(first, kept.row, kept.col, kept.height, kept.width)
+            return lambda: (kept, found, valid(kept))
+        seen = []
         for view, answer in zip(views, answers, strict=True):
             place = viewed(kept, *size, view)
-            found.append(turned_back(enlarge(answer, place.row, place.col, place.height, place.width), view))
-        logits = mixed(found)
-        yield kept, logits.argmax(0).to(torch.uint8) if classes else logits, valid(kept)
+            seen.append(turned_back(enlarge(answer, place.row, place.col, place.height, place.width), view))
+        logits = mixed(seen)
+        arrived = fetch(labels(logits) if classes else logits)
+        return lambda: (kept, arrived(), valid(kept))
+
+    yield from lagging((begin(kept) for kept in cut(*size, plan.core) if kept not in done), flow.lag)
 
 
 def _answers(
@@ -137,25 +196,28 @@ def _answers(
     folder: Path | None,
     name: str,
     masks: dict[Window, NDArray[np.uint8]],
-) -> NDArray[np.float32]:
+    flow: Flow,
+    room: Room,
+    features_on: str | None,
+) -> Answers:
     """Return the logits (h, w, K) at 1/16 of one view of the whole scene; fill `masks` from the view as it is."""
     finished = folder / f"answers{name}.npy" if folder else None
     if finished is not None and finished.exists():
-        return cast(NDArray[np.float32], np.load(finished, allow_pickle=False))
+        found = cast(NDArray[np.float32], np.load(finished, allow_pickle=False))
+        return found if features_on is None else torch.from_numpy(found).to(features_on)
     height, width = viewed_size(*size, view)
     cells = rounded(height, halves.stride) // OUTPUT_STRIDE, rounded(width, halves.stride) // OUTPUT_STRIDE
     channels = plan.features_bytes // (FLOAT * cells[0] * cells[1])
-    place = folder / f"features{name}.raw" if folder else None
-    record = folder / f"features{name}.done" if folder else None
-    with Features(*cells, channels, place) as features, Journal(record) as journal:
-        for kept in cut(height, width, plan.core):
-            if kept in journal.done:
-                continue
+    place = folder / f"features{name}.raw" if folder and features_on is None else None
+    record = folder / f"features{name}.done" if place and folder else None
+    with Features(*cells, channels, place, features_on) as features, Journal(record) as journal:
+
+        def begin(kept: Window, get: Callable[[], Seen]) -> Callable[[], None]:
             seen = grow(kept, plan.halo, halves.stride, height, width)
-            data, valid = read(unviewed(seen, *size, view))
+            data, valid = get()
             if view == (0, False):
-                masks[kept] = np.packbits(valid[inside(kept, seen)])
-            image = turned(torch.from_numpy(data), view)[None]
+                masks[kept] = np.packbits(valid.numpy()[inside(kept, seen)])
+            image = turned(data if features_on is None else send(data, features_on), view)[None]
             del data, valid
             # The zeros of one pass, at the scene's true edges and nowhere else.
             below = -height % halves.stride if seen.row + seen.height == height else 0
@@ -166,12 +228,28 @@ def _answers(
             rows = rounded(kept.height, halves.stride) // OUTPUT_STRIDE
             cols = rounded(kept.width, halves.stride) // OUTPUT_STRIDE
             features.write(row, col, block[:, top : top + rows, left : left + cols])
-            journal.add(kept)
-            del image, block
-            give_back_memory()
+            if not flow.ahead:
+                del image, block
+                give_back_memory()
+            ready = mark(features_on or "cpu")
+
+            def finish() -> None:
+                ready()
+                journal.add(kept)
+
+            return finish
+
+        jobs = (
+            (kept, unviewed(grow(kept, plan.halo, halves.stride, height, width), *size, view))
+            for kept in cut(height, width, plan.core)
+            if kept not in journal.done
+        )
+        with closing(read_ahead(read, jobs, flow, room)) as readings:
+            for _ in lagging((begin(kept, get) for kept, get in readings), flow.lag):
+                pass
         answers = halves.decode(features, plan.rows)
     if finished is not None:
-        _save(finished, answers)
+        _save(finished, answers.cpu().numpy() if isinstance(answers, Tensor) else answers)
     if place is not None:
         place.unlink(missing_ok=True)  # no later step reads them
     return answers
@@ -187,36 +265,72 @@ def _save(path: Path, array: NDArray[np.float32]) -> None:
 
 
 def overlapped_windows(
-    read: Read, ask: Ask, size: Size, plan: ScenePlan, done: Container[Window]
-) -> Iterator[tuple[Window, Tensor, NDArray[np.bool_]]]:
+    read: Read,
+    ask: Ask,
+    size: Size,
+    plan: ScenePlan,
+    done: Container[Window],
+    flow: Flow = SERIAL,
+    *,
+    bands: int = 1,
+    classes: bool = False,
+) -> Iterator[Answer]:
     """Yield squares of half a window, each the weighted mean of the probabilities of up to four windows.
 
     Weights are sin^2 along rows and columns: those of overlapping windows sum to 1 and are 0 at their borders. The
-    logits are the logarithms of the mean probabilities.
+    logits are the logarithms of the mean probabilities. `flow`, `bands` and `classes` are those of `exact_windows`.
     """
     step, (height, width) = plan.halo, size
-    strips: dict[int, Tensor] = {}  # number of a strip of `step` rows -> sums (K, step, width)
-    bands = covering(height, step)
-    for number, (top, bottom) in enumerate(bands):
-        # A strip is ready when the last window that looks at it has been asked.
-        ends = bottom if number == len(bands) - 1 else top + step
-        due = [k for k in cut(*size, step) if top <= k.row < bottom and k not in done]
-        if due:
-            for left, right in covering(width, step):
-                logits = ask(torch.from_numpy(read(Window(top, left, bottom - top, right - left)).data))
-                weights = _ramp(top, bottom, step, height)[:, None] * _ramp(left, right, step, width)
-                shares = logits.softmax(0) * weights
-                for row in range(top, bottom, step):
-                    part = shares[:, row - top : row - top + step]
-                    if row not in strips:
-                        strips[row] = torch.zeros(len(shares), part.shape[1], width)
-                    strips[row][:, :, left:right] += part
-        for kept in due:
-            if kept.row < ends:
-                sums = strips[kept.row][:, :, kept.col : kept.col + kept.width]
-                yield kept, sums.log(), read(kept).valid
-        strips.pop(top, None)
-        give_back_memory()
+    strips: dict[int, Tensor] = {}  # first row of a strip of `step` rows -> sums (K, step, width)
+    known: dict[
+        int, Tensor
+    ] = {}  # and its valid pixels, where windows are read ahead; else they are read again
+    rows = covering(height, step)
+    due = [[k for k in cut(*size, step) if top <= k.row < end and k not in done] for top, end in rows]
+    jobs = (
+        (None, Window(top, left, bottom - top, right - left))
+        for (top, bottom), asked in zip(rows, due, strict=True)
+        if asked
+        for left, right in covering(width, step)
+    )
+
+    def add(top: int, bottom: int, left: int, right: int, get: Callable[[], Seen]) -> None:
+        image, valid = get()
+        logits = ask(send(image, flow.device))
+        weights = _ramp(top, bottom, step, height)[:, None] * _ramp(left, right, step, width)
+        shares = logits.softmax(0) * weights.to(logits.device)
+        for row in range(top, bottom, step):
+            part = shares[:, row - top : row - top + step]
+            if row not in strips:
+                strips[row] = torch.zeros(len(shares), part.shape[1], width, device=part.device)
+                known[row] = torch.zeros(part.shape[1] if flow.ahead else 0, width, dtype=torch.bool)
+            strips[row][:, :, left:right] += part
+            if flow.ahead:
+                known[row][:, left:right] = valid[row - top : row - top + step]
+
+    def give(kept: Window) -> Callable[[], Answer]:
+        place = slice(kept.col, kept.col + kept.width)
+        sums = strips[kept.row][:, :, place].log()
+        arrived = fetch(labels(sums) if classes else sums)
+        valid = known[kept.row][:, place].numpy() if flow.ahead else read(kept).valid
+        return lambda: (kept, arrived(), valid)
+
+    def begun(readings: Iterator[tuple[None, Callable[[], Seen]]]) -> Iterator[Callable[[], Answer]]:
+        for number, ((top, bottom), asked) in enumerate(zip(rows, due, strict=True)):
+            # A strip is ready when the last window that looks at it has been asked.
+            ends = bottom if number == len(rows) - 1 else top + step
+            if asked:
+                for left, right in covering(width, step):
+                    _, get = next(readings)
+                    add(top, bottom, left, right, get)
+            yield from (give(kept) for kept in asked if kept.row < ends)
+            strips.pop(top, None)
+            known.pop(top, None)
+            if not flow.ahead:
+                give_back_memory()
+
+    with closing(read_ahead(read, jobs, flow, _room(bands, flow))) as readings:
+        yield from lagging(begun(readings), flow.lag)
 
 
 def _ramp(first: int, last: int, step: int, side: int) -> Tensor:

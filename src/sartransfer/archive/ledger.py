@@ -44,7 +44,10 @@ class Ledger:
                 continue
 
     def of(self, name: str, key: str, path: Path) -> dict[str, Any] | None:
-        """Return the record of a scene whose map is at `path` and was made by the task `key`; None: by another."""
+        """Return the record of a scene whose map is at `path` and was made by the task `key`; None: by another.
+
+        A map that was replaced since it was noted is another's too.
+        """
         own = [line for line in self.lines if line.get("name") == name]
         seen = stamp(path)
         while own and own[-1].get("status") == "begun" and own[-1].get("replaces") == seen:
@@ -53,7 +56,7 @@ class Ledger:
         if last.get("key") != key or last.get("status") == "failed":
             return None
         if last.get("status") == "finished":
-            return last
+            return last if last.get("stamp", seen) == seen else None
         # Maps are put in place whole: one that came after "begun" is finished, by a worker we did not live to hear.
         return {"name": name, "status": "finished", "map": path.name, "key": key}
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from sartransfer.archive.ledger import Ledger, stamp
+from sartransfer.archive.made import all_files, refuse_other
 from sartransfer.archive.orders import SceneOrder, check_names
 from sartransfer.archive.work import (
     MapTask,
@@ -23,7 +24,6 @@ from sartransfer.archive.work import (
 )
 from sartransfer.cloud import Layer
 from sartransfer.cluster import Cluster, Outcome, attempt, run_tasks
-from sartransfer.errors import OutputError
 from sartransfer.geotiff import check_outputs
 from sartransfer.mapping import MapResult, predict_scene, scene_files
 from sartransfer.members import Member, plan_members
@@ -106,12 +106,13 @@ def predict_scenes(
             path, key = folder / f"{order.name}.tif", _key(order, task)
             if path.exists() and not overwrite:
                 found = ledger.of(order.name, key, path)
-                records[order.name] = found or _failure(
-                    order.name,
-                    OutputError.__name__,
-                    f"{path} exists and was not made by this. Overwrite it, or move it.",
-                )
-                tell(order.name, "found finished" if found else f"failed: {path.name} exists")
+                if not all(p.exists() for p in all_files(path, loaded(task), options)):
+                    found = None
+                records[order.name] = record = found or _told_by_itself(path, order, task, key)
+                if found is None and record["status"] == "finished":
+                    ledger.add(record)
+                done = record["status"] == "finished"
+                tell(order.name, "found finished" if done else f"failed: {path.name} exists")
                 continue
             before = stamp(path)
             ledger.add({"name": order.name, "key": key, "status": "begun", "replaces": before})
@@ -121,7 +122,12 @@ def predict_scenes(
         for asked, outcome in outcomes:
             order = asked.order
             if outcome.error is None:
-                record = {**outcome.value, "name": order.name, "status": "finished"}
+                record = {
+                    **outcome.value,
+                    "name": order.name,
+                    "status": "finished",
+                    "stamp": stamp(asked.path),
+                }
                 tell(order.name, f"mapped in {record['seconds']:.1f} s")
             else:
                 record = _failure(order.name, outcome.kind, outcome.error, known=outcome.known)
@@ -192,6 +198,16 @@ def _here(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tupl
     """Do as `run_tasks`, in this process."""
     for item in items:
         yield item, attempt(function, item)
+
+
+def _told_by_itself(path: Path, order: SceneOrder, task: MapTask, key: str) -> dict[str, Any]:
+    """Return the record of a map that the ledger does not know as this task's: finished where it says so itself."""
+    outcome = attempt(
+        lambda _: refuse_other(path, loaded(task), order.scene, order.bands, dict(task.options)), None
+    )
+    if outcome.error is not None:
+        return _failure(order.name, outcome.kind, outcome.error, known=outcome.known)
+    return {"name": order.name, "status": "finished", "map": path.name, "key": key, "stamp": stamp(path)}
 
 
 def _failure(name: str, kind: str, error: str, *, known: bool = True) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from sartransfer.cli import (
     scoring,
     simulating,
 )
-from sartransfer.errors import SartransferError
+from sartransfer.errors import SartransferError, words_of
 from sartransfer.terminal import err, out
 
 # Heavy packages are imported inside the commands, so that --help and a wrong path answer at once.
@@ -33,13 +33,14 @@ def main() -> None:
     try:
         app(prog_name="sartransfer")
     except SartransferError as error:
-        _fail(str(error))
+        _fail(words_of(error))
     except OSError as error:
         if error.errno is None:
             raise
         place = f"{error.filename}: " if error.filename else ""
         hint = " Free some space, or choose another place." if error.errno in FULL else ""
-        _fail(f"{place}{error.strerror}.{hint}")
+        kept = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
+        _fail(f"{place}{error.strerror}.{hint}{kept}")
     except SystemExit as end:
         terminated = type(end).__name__ == "SIGTERMException"  # Lightning's, which would exit with 0
         stopped = _interrupted(end)

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sartransfer.cli.options import CatalogSource, Overwrite, open_scenes
+from sartransfer.cli.options import CatalogSource, Overrides, Overwrite, open_scenes, recipe_of
 from sartransfer.terminal import out, show_path
 
 
@@ -41,13 +41,17 @@ def list_(
         out.print(escape(found.source), soft_wrap=True)
 
 
-def check(source: CatalogSource) -> None:
-    """Look for what is wrong: missing files, sizes, labels, units, duplicates, and scenes on both sides of a split."""
+def check(source: CatalogSource, overrides: Overrides = None) -> None:
+    """Look for what is wrong: missing files, sizes, labels, units, duplicates, and scenes on both sides of a split.
+
+    Of a recipe also: scenes without the bands that it asks for, or with units that cannot be turned into its units.
+    """
     from sartransfer.data.check import check_catalog
     from sartransfer.data.leakage import check_leakage
 
-    found = open_scenes(source)
-    problems = check_catalog(found)
+    recipe = recipe_of(source, overrides)
+    found = open_scenes(source, recipe)
+    problems = check_catalog(found, bands=None if recipe is None else recipe.data.bands)
     for problem in problems:
         out.print(
             f"[yellow]{problem.kind}[/] {escape(problem.id)}: {escape(problem.message)}",

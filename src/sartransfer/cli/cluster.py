@@ -126,7 +126,8 @@ def predict_many(
                 return predict_by_windows(opened, checkpoints, orders[0], target, progress=move, **options)
             archive = predict_scenes(checkpoints, orders, target, cluster=opened, watcher=watcher, **options)
     except KeyboardInterrupt as stopped:
-        stopped.add_note("what is done is kept, and the same command goes on from there.")
+        if not getattr(stopped, "__notes__", ()):  # of windows that are kept
+            stopped.add_note("what is done is kept, and the same command goes on from there.")
         raise
     show_path("maps", archive.folder)
     if archive.failed:

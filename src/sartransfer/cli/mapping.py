@@ -19,7 +19,7 @@ from sartransfer.cli.options import (
     Overwrite,
     Views,
 )
-from sartransfer.errors import InputError, OutputError, SartransferError, one_of
+from sartransfer.errors import InputError, OutputError, SartransferError, one_of, words_of
 from sartransfer.terminal import err, out, show_path
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def predict(
     cluster_plain: ClusterPlain = False,
 ) -> None:
     """Map scenes with a trained network: classes as cloud-optimized GeoTIFFs, georeferenced as the scenes."""
+    from sartransfer.archive.made import refuse_other
     from sartransfer.engines.kinds import NAMES
     from sartransfer.mapping import read_networks
     from sartransfer.predict import choose_device
@@ -159,16 +160,18 @@ def predict(
         target.mkdir(parents=True, exist_ok=True)
     failed = {}
     for scene, path in maps.items():
-        if folder and not overwrite and _made_already(networks, scene, path, options, polygons, stac):
-            err.print(f"{path}: is there already", highlight=False, markup=False, soft_wrap=True)
-            continue
         try:
+            if folder and path.exists() and not overwrite:
+                wanted = {name: value for name, value in {**more, **how}.items() if name != "bands"}
+                refuse_other(path, networks, scene, bands, wanted)
+                err.print(f"{path}: is there already", highlight=False, markup=False, soft_wrap=True)
+                continue
             _map(networks, scene, path, more, how)
         except SartransferError as error:
             if not folder:
                 raise
-            failed[scene] = str(error)
-            err.print(f"{scene}: {error}", highlight=False, markup=False, soft_wrap=True)
+            failed[scene] = words_of(error)
+            err.print(f"{scene}: {failed[scene]}", highlight=False, markup=False, soft_wrap=True)
     if failed:
         raise SartransferError(
             f"{len(failed)} of {len(maps)} scenes could not be mapped: {', '.join(failed)}. The others are in {target}."
@@ -246,42 +249,6 @@ def _targets(scenes: list[str], folder: Path) -> dict[str, Path]:
     return found
 
 
-def _made_already(
-    networks: "tuple[Checkpoint, ...]",
-    scene: str,
-    path: Path,
-    options: dict[str, Any],
-    polygons: bool,
-    stac: bool,
-) -> bool:
-    """Say whether a whole map of this scene by these networks is there, from the same command before.
-
-    One that is older than a checkpoint, or of other files of this name, is none.
-    """
-    from sartransfer.geotiff import opened
-    from sartransfer.map_layers import plan_layers
-    from sartransfer.mapping import checkpoint_tag, files_tag, map_paths, scene_files
-
-    layers = [layer.path for layer in plan_layers(path, networks[0].classes, **options)]
-    if not all(p.exists() for p in map_paths(path, layers, polygons, stac)):
-        return False
-    made = path.stat().st_mtime_ns
-    if any(n.path.stat().st_mtime_ns > made for n in networks):
-        return False
-    try:
-        with opened(path) as file:
-            tags = file.tags()
-    except SartransferError:  # no map: it is told of as a file that is in the way
-        return False
-    files = scene_files(scene)
-    wanted = {
-        "SARTRANSFER_CHECKPOINT": checkpoint_tag(networks),
-        "SARTRANSFER_SCENE": files[-1].stem,
-        "SARTRANSFER_FILES": files_tag(files),
-    }
-    return all(tags.get(name) == text for name, text in wanted.items())
-
-
 def _foretell(
     networks: "tuple[Checkpoint, ...]",
     scene: str,
@@ -313,21 +280,15 @@ def _map(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from sartransfer.mapping import predict_scene
-    from sartransfer.streaming import earlier_task
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-            task = bar.add_task(escape(path.name), total=None)
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(escape(path.name), total=None)
 
-            def move(done: int, total: int) -> None:
-                bar.update(task, completed=done, total=total)
+        def move(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
 
-            result = predict_scene(networks, scene, path, **more, **how, progress=move)
-    except KeyboardInterrupt as stopped:
-        if earlier_task(path):
-            stopped.add_note("the windows that are done are kept, and the same command goes on from there.")
-        raise
+        result = predict_scene(networks, scene, path, **more, **how, progress=move)
     _show(result)
 
 

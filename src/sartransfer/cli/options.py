@@ -83,15 +83,25 @@ def with_devices(overrides: list[str] | None, devices: int | None) -> list[str] 
     return overrides if devices is None else [*(overrides or ()), f"training.devices={devices}"]
 
 
-def open_scenes(source: str) -> "Catalog":
-    """Open the scenes that a word on the command line names: a catalog, a recipe, or NAME=FOLDER."""
+def recipe_of(source: str, overrides: list[str] | None = None) -> "Recipe | None":
+    """Read the recipe that a word on the command line names; None: it names a catalog or a dataset."""
+    if Path(source).suffix in (".yaml", ".yml"):
+        return read_recipe(Path(source), overrides)
+    if overrides:
+        raise SartransferError(f"--set changes settings of a recipe, and {source} is none (.yaml).")
+    return None
+
+
+def open_scenes(source: str, recipe: "Recipe | None" = None) -> "Catalog":
+    """Open the scenes that a word on the command line names: a catalog, a recipe (as read), or NAME=FOLDER."""
     from sartransfer.catalog import read_catalog
     from sartransfer.data.datasets import DATASETS
 
-    if Path(source).suffix in (".yaml", ".yml"):
+    recipe = recipe or recipe_of(source)
+    if recipe is not None:
         from sartransfer.data.resolve import open_catalog
 
-        return open_catalog(read_recipe(Path(source)).data, check=False)
+        return open_catalog(recipe.data, check=False)
     name, sign, folder = source.partition("=")
     if sign and name in DATASETS:
         return DATASETS[name](Path(folder))

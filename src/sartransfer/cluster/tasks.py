@@ -12,7 +12,7 @@ from typing import Any
 
 from sartransfer import __version__, errors
 from sartransfer.cluster.opening import WAIT, Cluster
-from sartransfer.errors import ClusterError, SartransferError
+from sartransfer.errors import ClusterError, SartransferError, words_of
 
 AHEAD = 2  # tasks in flight for each that can be done at a time, so that no worker waits for the next one
 LOOK = 1.0  # seconds after which we look whether workers have come or gone
@@ -160,7 +160,7 @@ def attempt(function: Callable[[Any], Any], item: Any) -> Outcome:
     try:
         return Outcome(function(item))
     except SartransferError as error:
-        return Outcome(None, str(error), type(error).__name__)
+        return Outcome(None, words_of(error), type(error).__name__)
     except Exception as error:
         words = "".join(traceback.format_exception(error, limit=-3))
         return Outcome(None, words, type(error).__name__, known=False)

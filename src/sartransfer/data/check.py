@@ -1,40 +1,104 @@
 """A catalog looked over before anything is trained on it."""
 
 import contextlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
+from sartransfer.catalog import IGNORE_INDEX, TRAIN, Catalog, Entry
+from sartransfer.contract import InputContract
 from sartransfer.data.leakage import content_hashes, cut_apart
-from sartransfer.errors import SartransferError
+from sartransfer.data.normalize import resolve_contract
+from sartransfer.data.patches import category_index
+from sartransfer.errors import CatalogError, SartransferError
 from sartransfer.radar.units import Quantity, implausible
 from sartransfer.readers import open_entry, read_label
+from sartransfer.recipe import BandRecipe
 from sartransfer.scene import Scene
 
 SEEN = 40  # scenes looked at before a comparison
 CENTRE = 512  # pixels a side of what is looked at in each
+LABEL_SECONDS = 20.0  # after which no further label is looked at
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something about one entry that should be mended."""
 
-    kind: Literal["missing file", "unreadable", "unit", "label", "empty label", "duplicate"]
+    kind: Literal["missing file", "unreadable", "bands", "unit", "label", "empty label", "duplicate"]
     id: str
     """The entry."""
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class LabelsSeen:
+    """What a look at the labels of training scenes found."""
+
+    seen: int
+    of: int
+    """Training scenes in all."""
+    empty: int
+    """Of those looked at, with nothing but ignored pixels."""
+
+    def describe(self) -> str:
+        """Return it in words."""
+        words = f"of {self.seen} of {self.of} training scenes looked at"
+        return words + (f"; {self.empty} hold nothing but ignored pixels" if self.empty else "")
+
+
+def look_at_labels(
+    catalog: Catalog, task: str, *, most: int = SEEN, seconds: float = LABEL_SECONDS
+) -> LabelsSeen:
+    """Read labels of training scenes, spread over the catalog, as training will.
+
+    Args:
+        catalog: with training scenes. task: ``segment`` or ``classify``.
+        most: scenes that are looked at. seconds: after which no further one is begun; the first is always looked at.
+
+    Raises:
+        InputError, CatalogError: a label is missing, cannot be read, has another size than its scene or a value that is
+            no class; or nothing but ignored pixels is in any of them.
+    """
+    entries, began = catalog.in_split(TRAIN), time.monotonic()
+    seen = empty = 0
+    for entry in entries[:: max(1, -(-len(entries) // most))]:
+        if seen and time.monotonic() - began > seconds:
+            break
+        seen += 1
+        if task == "segment" or entry.label is not None:
+            try:
+                empty += bool(np.all(read_label(entry, catalog) == IGNORE_INDEX))
+            except SartransferError as error:
+                words = str(error)
+                named = words if f"entry {entry.id!r}" in words else f"training scene {entry.id!r}: {words}"
+                raise type(error)(named) from error
+        else:
+            category_index(catalog, entry)
+    if seen and empty == seen:
+        raise CatalogError(
+            f"the labels of all {seen} training scenes looked at (of {len(entries)}) hold nothing but ignored pixels. "
+            "Say with data.label_values, or in the catalog's header, which value means which class: "
+            f"{', '.join(catalog.classes)}."
+        )
+    return LabelsSeen(seen, len(entries), empty)
+
+
 def check_catalog(
-    catalog: Catalog, *, content: bool = True, progress: Callable[[int, int], None] | None = None
+    catalog: Catalog,
+    *,
+    content: bool = True,
+    bands: Sequence[BandRecipe] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Problem]:
     """Return what is wrong with a catalog's files, entry by entry; an empty list is a clean bill.
 
     Kinds: ``missing file``, ``unreadable`` (damaged, sizes that differ between files, two bands of one name),
-    ``unit`` (a band of unknown unit: refused in training; values that belie the
+    ``bands`` (not those that a recipe asks for, or in units that cannot be turned into those of the first training
+    scene), ``unit`` (a band of unknown unit: refused in training; values that belie the
     declared one), ``label`` (another size than the scene, values outside the
     classes), ``empty label`` (nothing but ignored pixels), ``duplicate`` (two entries with one
     image, in one split or two; the two halves of one scene are not).
@@ -42,12 +106,20 @@ def check_catalog(
     Args:
         catalog: to look over.
         content: read every pixel, which finds damaged files and duplicates; False: headers and labels only.
+        bands: of a recipe, which every scene must have (empty: those of the first training scene); None: each scene's
+            own are looked at.
         progress: called with (entries done, entries in all).
     """
     problems: list[Problem] = []
     holders: dict[str, Entry] = {}
+    contract: InputContract | None = None
+    if bands is not None:
+        contract, problems = _resolve(catalog, bands)
+    refused = {problem.id for problem in problems}
     for i, entry in enumerate(catalog.entries):
-        found = _missing(entry) or _look(entry, catalog)
+        found = _missing(entry) or _look(
+            entry, catalog, contract, own=bands is None, done=entry.id in refused
+        )
         problems += found
         if content and not any(p.kind in ("missing file", "unreadable") for p in found):
             problems += _content(entry, holders)
@@ -84,16 +156,37 @@ def _missing(entry: Entry) -> list[Problem]:
     ]
 
 
-def _look(entry: Entry, catalog: Catalog) -> list[Problem]:
+def _resolve(catalog: Catalog, bands: Sequence[BandRecipe]) -> tuple[InputContract | None, list[Problem]]:
+    """Return the inputs that `bands` mean for the first training scene that has them, and what ails those before it."""
+    problems: list[Problem] = []
+    for entry in catalog.in_split(TRAIN):
+        with contextlib.suppress(SartransferError):  # what cannot be opened is told of in its turn
+            scene = open_entry(entry)
+            try:
+                return resolve_contract(bands, scene), problems
+            except SartransferError as error:
+                problems.append(Problem("bands", entry.id, str(error)))
+    return None, problems
+
+
+def _look(
+    entry: Entry, catalog: Catalog, contract: InputContract | None, *, own: bool, done: bool
+) -> list[Problem]:
+    """Look at files, bands and label of an entry; `own`: at units of all its bands, `done`: its bands are told of."""
     try:
         scene = open_entry(entry)
     except SartransferError as error:
         return [Problem("unreadable", entry.id, str(error))]
-    unknown = [b.name for b in scene.bands if b.unit.quantity is Quantity.UNKNOWN]
+    unknown = [b.name for b in scene.bands if own and b.unit.quantity is Quantity.UNKNOWN]
     problems = []
     if unknown:
         message = f"band(s) of unknown unit: {', '.join(unknown)}. Say what they are in the column `bands`."
         problems.append(Problem("unit", entry.id, message))
+    if contract is not None and not done:
+        try:
+            contract.check(scene)
+        except SartransferError as error:
+            problems.append(Problem("bands", entry.id, str(error)))
     if entry.label is not None:
         try:
             label = read_label(entry, catalog)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sartransfer.engines.kinds import AUTO, EAGER, ENGINES, NAMES, candidates
 from sartransfer.engines.served import Served
 from sartransfer.errors import InputError, one_of
+from sartransfer.gpu import float32_kept
 from sartransfer.scene import Reading, Window
 
 BOUND = 1e-3  # most that logits may differ, relative to the largest of them (and to 1)
@@ -102,9 +103,9 @@ def try_engine(
     """Load an engine, and compare it with what the network answered (`wanted`) to the same samples."""
     try:
         served = Served(model, name, device, samples)
-        found = [served(image) for image in samples]
+        found = [served(image.to(device)).cpu() for image in samples]
         begun = time.perf_counter()
-        served(samples[0])
+        served(samples[0].to(device)).cpu()
         seconds = time.perf_counter() - begun
     except Exception as error:  # an engine of another project may fail in any way: another one is taken
         return Trial(name, float("inf"), float("inf"), 1.0, False, f"refused: {error}"), None
@@ -132,7 +133,7 @@ def choose_engine(wanted: str, model: nn.Module, device: str, samples: Sequence[
         return Choice(EAGER, model, ())
     if not samples:
         raise InputError(f"engine={wanted!r}: the scene has no window with a value to try it on.")
-    with torch.inference_mode():
+    with torch.inference_mode(), float32_kept(device):
         answers = [model(image.to(device)).float().cpu() for image in samples]
         begun = time.perf_counter()
         model(samples[0].to(device)).cpu()
@@ -140,7 +141,9 @@ def choose_engine(wanted: str, model: nn.Module, device: str, samples: Sequence[
     plain = Trial(EAGER, seconds, 0.0, 0.0, True)
     if wanted != AUTO:
         served = Served(model, wanted, device, samples)  # its errors are the caller's
-        difference, changed, agrees = compare_logits([served(image) for image in samples], answers)
+        difference, changed, agrees = compare_logits(
+            [served(image.to(device)).cpu() for image in samples], answers
+        )
         if served.engine.exact and not agrees:
             raise InputError(
                 f"engine={wanted!r} differs from the network by {difference:.2g} on this scene, {BOUND:g} is allowed. "

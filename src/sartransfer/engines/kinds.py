@@ -14,7 +14,10 @@ from sartransfer.engines.with_torch import load_torch, load_torch_bf16
 from sartransfer.errors import InputError, one_of
 
 Run = Callable[..., Tensor]
-"""Tensors (1, C, h, w) float32 on the CPU -> one such tensor; h and w may differ from call to call."""
+"""Tensors (1, C, h, w) float32 -> one such tensor; h and w may differ from call to call.
+
+They are on the CPU; an engine that knows CUDA takes them from its device as well, and answers there.
+"""
 Example = tuple[Tensor, ...]
 """What one call takes."""
 

@@ -98,7 +98,7 @@ class HeadBand(nn.Module):
         above, below = start - (top - self.margin), bottom + self.margin - stop
         x = features.read(start, stop)
         x = F.pad(x, (0, 0, above, below)) if above or below else x
-        inside = torch.ones(1, 1, bottom - top, 1)
+        inside = torch.ones(1, 1, bottom - top, 1, device=features.device)
         inside[:, :, : max(0, -top)] = 0
         inside[:, :, inside.shape[2] - max(0, bottom - height) :] = 0
         with torch.inference_mode():

@@ -1,26 +1,28 @@
-"""A segmentation network in an engine: whole for windows, or its two halves for the split stage."""
+"""A segmentation network in an engine: whole for windows, or its two halves for the split stage.
+
+What is on a GPU already is answered there; else images and answers are on the CPU.
+"""
 
 from collections.abc import Sequence
 from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sartransfer.engines.kinds import Engine, Example, Run, find_engine
 from sartransfer.engines.parts import Body, Encoder, HeadBand, folded, head_band
 from sartransfer.errors import InputError
+from sartransfer.gpu import float32_kept
 from sartransfer.models.aspp import AsppHead
 from sartransfer.models.segmenter import Segmenter
-from sartransfer.models.split_stage import Features, can_split, decode_with, padded
+from sartransfer.models.split_stage import Answers, Features, can_split, decode_with, padded
 
 BAND_ROWS = 128  # rows of features that go through the head at once where a caller does not say
 
 
 class Served:
-    """A network in an engine, to be called like the network: (B, C, H, W) -> logits (B, K, H, W), on the CPU.
+    """A network in an engine, to be called like the network: (B, C, H, W) -> logits (B, K, H, W).
 
     Its parts are loaded when they are first needed, and compared with the network's own then.
     """
@@ -58,7 +60,10 @@ class Served:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the logits of a batch, each image in one pass."""
-        return torch.cat([self._one(image[None]) for image in images.float().cpu()])
+        return torch.cat([self._one(image[None]) for image in self._taken(images)])
+
+    def _taken(self, images: Tensor) -> Tensor:
+        return images.float() if self.engine.cuda else images.float().cpu()
 
     def _one(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
@@ -67,9 +72,10 @@ class Served:
         model = cast(Segmenter, self.model)
         if self.splits:
             block = self.encode(image)[0]
-            with Features(block.shape[1], block.shape[2], block.shape[0]) as features:
+            where = str(block.device) if block.is_cuda else None
+            with Features(block.shape[1], block.shape[2], block.shape[0], device=where) as features:
                 features.write(0, 0, block)
-                logits = torch.from_numpy(self.decode(features, BAND_ROWS)).permute(2, 0, 1)[None]
+                logits = torch.as_tensor(self.decode(features, BAND_ROWS)).permute(2, 0, 1)[None]
         else:
             logits = self._part("body")(padded(image, self.stride))
         if model.factor > 1:
@@ -80,18 +86,19 @@ class Served:
 
     def encode(self, images: Tensor, beyond: tuple[int, int] | None = None) -> Tensor:
         """Return the encoder's features of an image (1, C, H, W), as `models.split_stage.encode` does."""
-        return self._part("encoder")(padded(images.float().cpu(), self.stride, beyond))
+        return self._part("encoder")(padded(self._taken(images), self.stride, beyond))
 
-    def decode(self, features: Features, rows: int) -> NDArray[np.float32]:
+    def decode(self, features: Features, rows: int) -> Answers:
         """Return the logits (h, w, K) of all features, by bands of `rows` rows."""
-        run, head = self._part("head"), cast(HeadBand, self._head)
-        mean = head.mean(features)
-        return decode_with(
-            lambda first, last: run(*head.inputs(features, first, last, mean)),
-            features,
-            rows,
-            head.classifier.out_channels,
-        )
+        run, head = self._part("head"), cast(HeadBand, self._head).to(features.device or "cpu")
+        with torch.inference_mode(), float32_kept(self.device):
+            mean = head.mean(features)
+            return decode_with(
+                lambda first, last: run(*head.inputs(features, first, last, mean)),
+                features,
+                rows,
+                head.classifier.out_channels,
+            )
 
     def _part(self, kind: str) -> Run:
         """Return a part in the engine; raises `InputError` where it does not give what the network gives."""
@@ -103,7 +110,10 @@ class Served:
         return self._runs[kind]
 
     def _made(self, kind: str) -> tuple[nn.Module, list[Example]]:
-        images: list[Example] = [(x,) for x in self._samples or _noise(self.in_channels, self.stride)]
+        samples = (
+            self._samples if self.device == "cpu" else []
+        )  # what is read off them here is read on the CPU
+        images: list[Example] = [(x,) for x in samples or _noise(self.in_channels, self.stride)]
         if kind == "whole":
             return folded(self.model, images), images
         model = cast(Segmenter, self.model)

@@ -1,10 +1,12 @@
-"""The network in torch itself: channels last in memory, in float32 or bf16."""
+"""The network in torch itself: channels last in memory, in float32 or bf16, on the CPU or a GPU."""
 
 import copy
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from sartransfer.gpu import float32_kept
 
 
 def load_torch(part: nn.Module, examples: Sequence[tuple[Tensor, ...]], device: str) -> Callable[..., Tensor]:
@@ -23,11 +25,12 @@ def _load(part: nn.Module, device: str, dtype: torch.dtype) -> Callable[..., Ten
     ready = copy.deepcopy(part).to(device=device, dtype=dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def run(*inputs: Tensor) -> Tensor:
-        with torch.inference_mode():
+        """Answer where the inputs are: what is on a GPU already stays there."""
+        with torch.inference_mode(), float32_kept(device):
             given = (
                 x.to(device=device, dtype=dtype).contiguous(memory_format=torch.channels_last) for x in inputs
             )
             answer: Tensor = ready(*given)
-            return answer.float().cpu()
+            return answer.float().to(inputs[0].device)
 
     return run

@@ -13,6 +13,7 @@ from sartransfer.figures.style import (
     draw_interval,
     initialization_colours,
     panel_grid,
+    place_legend,
     plot_style,
 )
 from sartransfer.figures.words import (
@@ -24,9 +25,6 @@ from sartransfer.figures.words import (
     primary_words,
     spread,
 )
-
-WIDE = 9.0
-"""Inches that the legend needs in one line."""
 
 
 def draw_differences(results: Results, fraction: float) -> Figure | None:
@@ -69,10 +67,7 @@ def draw_differences(results: Results, fraction: float) -> Figure | None:
         )
         new.set_markerfacecolor("white")
         seed = Line2D([], [], color=dark, marker=".", linewidth=0, alpha=0.6, label="one seed, this test set")
-        columns = 3 if figure.get_figwidth() > WIDE else 1  # one panel is too narrow for three side by side
-        if columns == 1:
-            figure.set_figheight(figure.get_figheight() + 0.4)
-        figure.legend(handles=[fixed, new, seed], loc="outside upper left", ncols=columns, frameon=False)
+        place_legend(figure, [fixed, new, seed], (3, 1))
     return figure
 
 

@@ -19,6 +19,8 @@ Format = Literal["svg", "png"]
 BASELINE_COLOUR = "#4d4d4d"
 INITIALIZATION_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7")
 """Okabe and Ito (2008), without black (text) and yellow (too pale on white)."""
+EDGE = 8.0  # pixels that stay free beside a legend
+LINE = 0.2  # inches of a legend's line
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE = {
     "text.parse_math": False,  # a name may hold a dollar sign
@@ -120,7 +122,21 @@ def draw_legend(figure: Figure, names: Sequence[str], results: Results) -> None:
     handles = [
         Line2D([], [], color=colours[n], marker=markers[n], markersize=4.5, label=short(n, 40)) for n in names
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4), frameon=False)
+    place_legend(figure, handles, range(min(len(handles), 4), 0, -1))
+
+
+def place_legend(figure: Figure, handles: Sequence[Line2D], columns: Sequence[int]) -> None:
+    """Put a legend above the panels in the first number of columns that the figure is wide enough for, or the last.
+
+    The figure grows by the lines that this takes beyond those of the first number.
+    """
+    lines = [-(-len(handles) // number) for number in columns]
+    for number, needed in zip(columns, lines, strict=True):
+        legend = figure.legend(handles=handles, loc="outside upper left", ncols=number, frameon=False)
+        if legend.get_window_extent().width <= figure.bbox.width - 2 * EDGE or number == columns[-1]:
+            figure.set_figheight(figure.get_figheight() + LINE * (needed - lines[0]))
+            return
+        legend.remove()
 
 
 def draw_interval(axes: Axes, row: Mapping[str, Any], y: float, colour: str, *, filled: bool) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -13,9 +12,10 @@ from typing import Any
 import torch
 
 from sartransfer.contract import InputContract
-from sartransfer.errors import OutputError, SartransferError, WeightsError, one_of
+from sartransfer.errors import SartransferError, WeightsError, one_of
 from sartransfer.models.build import build_model
 from sartransfer.models.network import Network
+from sartransfer.wholefile import replacing
 
 FORMAT = "sartransfer checkpoint 1"
 WHICH = ("best", "last")
@@ -88,12 +88,8 @@ def write_checkpoint(path_stem: str | Path, model: Network, metadata: Mapping[st
     }
     text = json.dumps(values, indent=1, allow_nan=False)
     target = _with(stem, ".json")
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        _replace(_with(stem, ".safetensors"), data)
-        _replace(target, text.encode())
-    except OSError as error:
-        raise OutputError(f"checkpoint {stem} cannot be written: {error}") from error
+    _replace(_with(stem, ".safetensors"), data)
+    _replace(target, text.encode())
     return target
 
 
@@ -171,15 +167,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, durable=True) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
 
 
 def _to_json(value: Any) -> Any:

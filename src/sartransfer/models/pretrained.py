@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sartransfer.errors import OutputError, WeightsError
+from sartransfer.errors import WeightsError
 from sartransfer.models.checkpoint import _finite, _replace, _stem, _version, _with
 from sartransfer.models.masked import MaskedAutoencoder
 from sartransfer.models.weights import Weights, read_weights
@@ -36,12 +36,8 @@ def write_pretrained(path_stem: Path, model: MaskedAutoencoder, metadata: Mappin
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     target = _with(path_stem, ".json")
-    try:
-        path_stem.parent.mkdir(parents=True, exist_ok=True)
-        _replace(_with(path_stem, ".safetensors"), data)
-        _replace(target, json.dumps(values, indent=1, allow_nan=False).encode())
-    except OSError as error:
-        raise OutputError(f"the pretrained weights {path_stem} cannot be written: {error}") from error
+    _replace(_with(path_stem, ".safetensors"), data)
+    _replace(target, json.dumps(values, indent=1, allow_nan=False).encode())
     return target
 
 

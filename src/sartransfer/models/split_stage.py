@@ -18,11 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sartransfer.errors import OutputError
+from sartransfer.gpu import float32_kept
 from sartransfer.models.aspp import OUTPUT_STRIDE, AsppHead
 from sartransfer.models.segmenter import Segmenter
 from sartransfer.rawfile import read_at, write_at
 
 FLOAT = 4  # bytes
+MEAN_ROWS = 64  # rows of features on a GPU that are summed at once
+Answers = NDArray[np.float32] | Tensor
+"""Logits of a whole scene at 1/16, (h, w, K) float32: an array, or a tensor on the GPU where its features are."""
 
 
 def can_split(model: nn.Module) -> bool:
@@ -53,18 +57,27 @@ def padded(images: Tensor, stride: int, beyond: tuple[int, int] | None = None) -
 
 
 class Features:
-    """Features of a whole scene (height, width, channels) float32, in memory or in a file, written by window.
+    """Features of a whole scene (height, width, channels) float32, in memory, a file or a GPU, written by window.
 
     A file is read and written by plain calls, not mapped: mapped pages would count as memory of the process.
     """
 
-    def __init__(self, height: int, width: int, channels: int, path: Path | None = None) -> None:
-        """Make room; a file at `path` of the right size is taken as it is. Raises `OutputError` (disk full)."""
+    def __init__(
+        self, height: int, width: int, channels: int, path: Path | None = None, device: str | None = None
+    ) -> None:
+        """Make room; a file at `path` of the right size is taken as it is. Raises `OutputError` (disk full).
+
+        `device`: they are kept as a tensor there, and what is read stays there; None: in memory, or at `path`.
+        """
         self.height, self.width, self.channels = height, width, channels
-        self.path = path
+        self.path, self.device = path, device
+        self._cells: Tensor | None = None
         self._row = width * channels * FLOAT
         self._array: NDArray[np.float32] | None = None
         self._file = -1
+        if device is not None:
+            self._cells = torch.empty((height, width, channels), device=device)
+            return
         if path is None:
             self._array = np.empty((height, width, channels), dtype=np.float32)
             return
@@ -89,6 +102,9 @@ class Features:
 
     def write(self, row: int, col: int, block: Tensor) -> None:
         """Put features (C, h, w) at a place; on disk when this returns, where they are kept there."""
+        if self._cells is not None:
+            self._cells[row : row + block.shape[1], col : col + block.shape[2]] = block.permute(1, 2, 0)
+            return
         values = block.permute(1, 2, 0).contiguous().numpy()
         if self._array is not None:
             self._array[row : row + len(values), col : col + values.shape[1]] = values
@@ -104,6 +120,8 @@ class Features:
 
     def read(self, first: int, last: int) -> Tensor:
         """Return the rows [first, last) as (1, C, h, width), channels last in memory."""
+        if self._cells is not None:
+            return self._cells[first:last].permute(2, 0, 1)[None]
         if self._array is not None:
             rows = self._array[first:last]
         else:
@@ -113,15 +131,14 @@ class Features:
 
     def mean(self) -> Tensor:
         """Return the mean over all cells (1, C, 1, 1), summed row by row in float64: no window or band changes it."""
-        total = torch.zeros(1, self.channels, dtype=torch.float64)
-        for row in range(self.height):
-            total += self.read(row, row + 1).double().sum(dim=(2, 3))
+        total = torch.zeros(1, self.channels, dtype=torch.float64, device=self.device)
+        step = 1 if self._cells is None else MEAN_ROWS
+        for row in range(0, self.height, step):
+            total += self.read(row, min(self.height, row + step)).double().sum(dim=(2, 3))
         return (total / (self.height * self.width)).float()[..., None, None]
 
 
-def decode_by_bands(
-    model: nn.Module, features: Features, rows: int, device: str = "cpu"
-) -> NDArray[np.float32]:
+def decode_by_bands(model: nn.Module, features: Features, rows: int, device: str = "cpu") -> Answers:
     """Return the logits of all features (h, w, K), by bands of `rows` rows (even), each branch with its own margin."""
     head = cast(AsppHead, cast(Segmenter, model).decoder)
     mean = features.mean().to(device) if head.pooling != "average" else None
@@ -132,10 +149,14 @@ def decode_by_bands(
     return decode_with(band, features, rows, head.classifier.out_channels)
 
 
-def decode_with(
-    band: Callable[[int, int], Tensor], features: Features, rows: int, classes: int
-) -> NDArray[np.float32]:
+def decode_with(band: Callable[[int, int], Tensor], features: Features, rows: int, classes: int) -> Answers:
     """Return the logits of all features (h, w, K), `band(first, last)` after another."""
+    if features.device is not None:
+        answers = torch.empty((features.height, features.width, classes), device=features.device)
+        for first in range(0, features.height, rows):
+            last = min(features.height, first + rows)
+            answers[first:last] = band(first, last)[0].permute(1, 2, 0)
+        return answers
     logits = np.empty((features.height, features.width, classes), dtype=np.float32)
     for first in range(0, features.height, rows):
         last = min(features.height, first + rows)
@@ -152,10 +173,10 @@ class Halves(Protocol):
         ...
 
     def encode(self, images: Tensor, beyond: tuple[int, int] | None = None) -> Tensor:
-        """Return features, on the CPU, as the function `encode` does."""
+        """Return features, where the images are, as the function `encode` does."""
         ...
 
-    def decode(self, features: Features, rows: int) -> NDArray[np.float32]:
+    def decode(self, features: Features, rows: int) -> Answers:
         """Return logits, as `decode_by_bands` does."""
         ...
 
@@ -173,14 +194,15 @@ class EagerHalves:
         return self.model.stride
 
     def encode(self, images: Tensor, beyond: tuple[int, int] | None = None) -> Tensor:
-        """Return features, on the CPU."""
+        """Return features, where the images are."""
+        where = images.device
         images = images.to(self.device).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            return encode(self.model, images, beyond).cpu()
+        with torch.inference_mode(), float32_kept(self.device):
+            return encode(self.model, images, beyond).to(where)
 
-    def decode(self, features: Features, rows: int) -> NDArray[np.float32]:
+    def decode(self, features: Features, rows: int) -> Answers:
         """Return the logits (h, w, K) of all features."""
-        with torch.inference_mode():
+        with torch.inference_mode(), float32_kept(self.device):
             return decode_by_bands(self.model, features, rows, self.device)
 
 
@@ -245,18 +267,19 @@ def band_bytes(head: AsppHead, width: int, rows: int) -> int:
     return FLOAT * width * (2 * read + (rows + 2) * channels * (2 * (len(head.branches) + 1) + 1))
 
 
-def enlarge(logits: NDArray[np.float32], row: int, col: int, height: int, width: int) -> Tensor:
+def enlarge(logits: Answers, row: int, col: int, height: int, width: int) -> Tensor:
     """Return the logits (K, height, width) of a window at (`row`, `col`), both multiples of 16, as in one pass.
 
     Args:
-        logits: of the whole scene at 1/16, (h, w, K) float32.
+        logits: of the whole scene at 1/16, (h, w, K) float32; of a tensor the answer is on its device.
         row, col, height, width: the window, in the scene's pixels.
     """
     f = OUTPUT_STRIDE
     top, left = max(0, row // f - 1), max(0, col // f - 1)
     bottom = min(logits.shape[0], -(-(row + height) // f) + 1)
     right = min(logits.shape[1], -(-(col + width) // f) + 1)
-    part = torch.from_numpy(logits[top:bottom, left:right].copy()).permute(2, 0, 1)[None]
+    cells = logits[top:bottom, left:right]
+    part = (cells if isinstance(cells, Tensor) else torch.from_numpy(cells.copy())).permute(2, 0, 1)[None]
     wide = F.interpolate(part, scale_factor=f, mode="bilinear", align_corners=False)[0]
     return wide[:, row - top * f :, col - left * f :][:, :height, :width]
 

@@ -5,7 +5,6 @@ Keys: ``data`` (B, H, W), ``names`` (B,), ``units`` (B,); and where they are kno
 ``transform`` (6,).
 """
 
-import uuid
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from sartransfer.errors import InputError, OutputError, refuse_existing
+from sartransfer.errors import InputError, refuse_existing
 from sartransfer.radar.units import UNKNOWN, parse_unit
 from sartransfer.scene import Band, GeoReference, Scene, Window
+from sartransfer.wholefile import replacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +110,8 @@ def write_array(
         "crs": np.array(georeference.crs) if georeference and georeference.crs else None,
         "transform": np.array(georeference.transform) if georeference and georeference.transform else None,
     }
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **{k: v for k, v in keys.items() if v is not None})
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} could not be written ({error}). Is the disk full?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **{k: v for k, v in keys.items() if v is not None})
     return path
 
 

@@ -3,16 +3,15 @@
 Source: OGC 12-128r18, GeoPackage Encoding Standard 1.3: tables in clauses 1 and 2, geometry header in 2.1.3.
 """
 
-import os
 import sqlite3
 import struct
-import uuid
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sartransfer.errors import InputError, OutputError, refuse_existing
+from sartransfer.errors import InputError, refuse_existing
+from sartransfer.wholefile import replacing
 
 APPLICATION = 0x47504B47  # "GPKG"
 VERSION = 10300
@@ -56,16 +55,9 @@ def write_geopackage(
     for name, values in table.items():
         if len(values) != len(shapes):
             raise InputError(f"{path}: column {name} has {len(values)} values for {len(shapes)} polygons.")
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with closing(sqlite3.connect(temporary)) as database:
-            _fill(database, layer, shapes, table, epsg)
-            database.commit()
-        os.replace(temporary, path)  # noqa: PTH105
-    except (OSError, sqlite3.Error) as error:
-        raise OutputError(f"{path} could not be written: {error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, sqlite3.Error) as temporary, closing(sqlite3.connect(temporary)) as database:
+        _fill(database, layer, shapes, table, epsg)
+        database.commit()
     return path
 
 
