@@ -254,6 +254,23 @@ def test_finished_runs_are_not_repeated(data, out, trained):
     assert watcher.epochs == []
 
 
+def test_without_weights_all_is_judged_again_and_the_pictures_stay(data, out, trained):
+    plan = plan_comparison(make_recipe(data), out)
+    pictures = {p.name: p.read_bytes() for p in (out / "panels").iterdir()}
+    first = next(r.folder.path for r in plan.runs if r.job.seed == 0)
+    (first / f"{plan.recipe.training.weights}.safetensors").unlink()
+    gather(plan)  # the pictures are of the other seed now
+    assert {p.name for p in (out / "panels").iterdir()} == set(pictures)
+    other = {p.name: p.read_bytes() for p in (out / "panels").iterdir()}
+    for weights in out.glob("runs/**/*.safetensors"):
+        weights.unlink()
+    (out / "results.json").unlink()
+    gather(plan)
+    assert trained == []
+    assert results_of(out)["table"]
+    assert {p.name: p.read_bytes() for p in (out / "panels").iterdir()} == other
+
+
 def test_gather_trains_nothing(data, out, trained):
     before, results = files(out), results_of(out)
     for name in ("results.csv", "results.json"):

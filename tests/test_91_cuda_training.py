@@ -19,7 +19,7 @@ RECIPE = {
     "augment": {"flips": True, "rotations": True},
 }
 PATCH = PatchRecipe(size=24, per_scene=2)
-VIT = {"width": 32, "depth": 2, "heads": 2, "patch": 8, "decoder": "unet", "decoder_channels": [16, 8, 8, 4]}
+VIT = {"width": 32, "depth": 4, "heads": 2, "patch": 8, "decoder": "unet", "decoder_channels": [16, 8, 8, 4]}
 NETWORKS = {
     "unet-resnet18": None,
     "resnet18-aspp": None,
@@ -48,12 +48,15 @@ def test_on_the_processor_nothing_is_set():
 def test_what_was_set_before_is_set_again(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     cudnn = torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    attention = torch.backends.cuda.cudnn_sdp_enabled
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark, attention()
     with deterministic("cuda"):
         assert torch.are_deterministic_algorithms_enabled()
         assert cudnn.deterministic
         assert not cudnn.benchmark
-    assert (torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark) == before
+        assert not attention()
+    after = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark, attention()
+    assert after == before
 
 
 @cuda

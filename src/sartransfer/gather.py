@@ -115,7 +115,7 @@ def gather(plan: Plan, device: str = "cpu") -> Comparison:
     write_text(plan.out / "results.csv", rows_csv([*rows, *rule_rows(ruled, plan.test_sets)]))
     write_json(plan.out / "results.json", results)
     if scored:
-        write_panels(plan.out, plan.catalog, scored, recipe, _folders(plan))
+        write_panels(plan.out, plan.catalog, scored, recipe, _folders(plan), device)
     return Comparison(plan.out, results)
 
 

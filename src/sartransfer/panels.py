@@ -30,16 +30,21 @@ def write_panels(
     runs: Sequence[ScoredRun],
     recipe: Recipe,
     folders: dict[tuple[str, float, int], Path],
+    device: str = "cpu",
 ) -> list[Path]:
     """Write ``panels/<test_set>-<rank>.npz`` for the report, from the first seed at the largest fraction.
 
     Scenes are ranked by the primary metric of the start that is best on the test set; scenes where it is
-    undefined are left out. Predictions of all starts are of the same seed.
+    undefined are left out. Predictions of all starts are of the same seed, whose weights must be there for each: where
+    they were thrown away for all seeds, what panels there are stay as they are.
     """
     fraction, seed = max(r.fraction for r in runs), None
     for candidate in recipe.seeds:
         have = {r.initialization for r in runs if r.fraction == fraction and r.seed == candidate}
-        if have == set(recipe.initializations):
+        if have == set(recipe.initializations) and all(
+            (folders[name, fraction, candidate] / f"{recipe.training_of(name).weights}.safetensors").is_file()
+            for name in have
+        ):
             seed = candidate
             break
     if seed is None:
@@ -49,6 +54,8 @@ def write_panels(
         name: read_checkpoint(folders[name, fraction, seed], which=recipe.training_of(name).weights)
         for name in chosen
     }
+    for checkpoint in checkpoints.values():
+        checkpoint.model.to(device).eval()
     (out / "panels").mkdir(exist_ok=True)
     for old in (out / "panels").glob("*.npz"):  # of other scenes or test sets, from before the recipe grew
         old.unlink()
@@ -57,7 +64,7 @@ def write_panels(
         best = max(chosen.values(), key=lambda r: _or_low(value_of(r.tests[test_set], recipe.primary)))
         for rank, scene_id in rank_scenes(best.tests[test_set], recipe).items():
             path = out / "panels" / f"{test_set}-{rank}.npz"
-            write_panel(path, catalog, scene_id, rank, chosen, checkpoints, test_set, recipe)
+            write_panel(path, catalog, scene_id, rank, chosen, checkpoints, test_set, recipe, device)
             written.append(path)
     return written
 
@@ -93,6 +100,7 @@ def write_panel(
     checkpoints: dict[str, Checkpoint],
     test_set: str,
     recipe: Recipe,
+    device: str = "cpu",
 ) -> None:
     """Write the arrays of one panel: image, label, the prediction of each start, and their scores."""
     entry = next(e for e in catalog.in_split(test_set) if e.id == scene_id)
@@ -102,13 +110,13 @@ def write_panel(
         image = scene.read(window=scene.central_window(LARGEST)).data
         label = np.array(category_index(catalog, entry))
         predictions = np.array(
-            [predict_chip(c, c.model, scene, "cpu", views).argmax() for c in checkpoints.values()]
+            [predict_chip(c, c.model, scene, device, views).argmax() for c in checkpoints.values()]
         )
     else:
         step = -(-max(scene.height, scene.width) // LARGEST)
         image = _thinned(scene, step)
         label = read_label(entry, catalog)[::step, ::step]
-        predictions = np.stack([_classes(c, scene, step, views) for c in checkpoints.values()])
+        predictions = np.stack([_classes(c, scene, step, views, device) for c in checkpoints.values()])
     values = []
     for name in checkpoints:
         one = tuple(s for s in runs[name].tests[test_set].scenes if s.id == scene_id)
@@ -138,10 +146,10 @@ def _thinned(scene: Scene, step: int) -> NDArray[np.float32]:
     return np.concatenate(parts, axis=1)
 
 
-def _classes(checkpoint: Checkpoint, scene: Scene, step: int, views: int) -> NDArray[np.uint8]:
+def _classes(checkpoint: Checkpoint, scene: Scene, step: int, views: int, device: str) -> NDArray[np.uint8]:
     """Predict a whole scene, and keep the classes of one pixel in `step` along each side."""
     whole = np.full((scene.height, scene.width), IGNORE_INDEX, dtype=np.uint8)
-    for place, classes, valid in predict_classes(checkpoint, checkpoint.model.eval(), scene, "cpu", views):
+    for place, classes, valid in predict_classes(checkpoint, checkpoint.model, scene, device, views):
         whole[place.slices] = np.where(valid, classes, IGNORE_INDEX)
     return whole[::step, ::step]
 
