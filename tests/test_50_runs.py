@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,3 +266,32 @@ def test_the_environment_can_be_written_and_says_what_numbers_depend_on():
 
 def test_a_folder_without_git_has_no_commit(tmp_path):
     assert commit_of(tmp_path) == (None, None)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
+    folder = RunFolder(tmp_path / "out" / "seed0")
+    with folder.alone():
+        with pytest.raises(OutputError, match="another process trains this run"), folder.alone():
+            pass
+        with RunFolder(tmp_path / "out" / "seed1").alone():
+            pass  # another run is not meant
+    with folder.alone():
+        pass
+    assert list((tmp_path / "out").iterdir()) == []  # no folder, which would be somebody's run, and no lock
+
+
+def test_who_waits_comes_after(tmp_path):
+    folder, order, begun = RunFolder(tmp_path / "seed0"), [], threading.Event()
+
+    def other():
+        begun.set()
+        with RunFolder(folder.path).alone(wait=True):
+            order.append("other")
+
+    with folder.alone():
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert begun.wait(10)
+        order.append("mine")
+    thread.join(10)
+    assert order == ["mine", "other"]

@@ -1,6 +1,8 @@
 """Chains of transfer and their runs: trained once, shared, reported; and the catalogs they are trained on."""
 
 import json
+import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +70,22 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(stages, "fit", fit)
     return done
+
+
+def test_a_link_that_another_process_is_training_is_waited_for_and_taken(catalogs, tmp_path, trained):
+    start = chain_of(stage("optical", catalogs["three"]))
+    (folder, _) = train_stages(start, tmp_path / "first", device="cpu")
+    name, found = folder.path.name, []
+    other = RunFolder(tmp_path / "second" / name)
+    waiter = threading.Thread(
+        target=lambda: found.append(train_stages(start, tmp_path / "second", device="cpu")[0])
+    )
+    with other.alone():  # as another process would
+        waiter.start()
+        shutil.copytree(folder.path, other.path)
+    waiter.join(60)
+    assert found[0].path == other.path
+    assert trained == [name]  # once, and not by the one that waited
 
 
 def data_of(path, **more):

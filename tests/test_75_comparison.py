@@ -254,6 +254,17 @@ def test_finished_runs_are_not_repeated(data, out, trained):
     assert watcher.epochs == []
 
 
+def test_a_run_that_another_process_trains_stops_the_comparison_and_stays_its_own(data, tmp_path, trained):
+    out, recipe = tmp_path / "out", make_recipe(data)
+    plan = plan_comparison(recipe, out)
+    taken = plan.runs[1].folder
+    with taken.alone(), pytest.raises(OutputError, match="another process trains this run"):
+        compare(recipe, out)
+    assert len(trained) == 1  # the one before it
+    assert not taken.path.exists()  # nothing was written into it, not even that it failed
+    assert compare(recipe, out).failed == []
+
+
 def test_without_weights_all_is_judged_again_and_the_pictures_stay(data, out, trained):
     plan = plan_comparison(make_recipe(data), out)
     pictures = {p.name: p.read_bytes() for p in (out / "panels").iterdir()}

@@ -99,6 +99,7 @@ def write_cloud_optimized(
         "OVERVIEW_RESAMPLING": layer.overviews.upper(),
         "RESAMPLING": layer.overviews.upper(),
         "BIGTIFF": "IF_SAFER",
+        "NUM_THREADS": "ALL_CPUS",  # they compress; blocks are written in order, so their number changes no byte
     }
     with rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_VRT_ENABLE_RAWRASTERBAND="YES"), quiet():
         told.write_text(_raw_bands(raw, layer, height, width), encoding="utf-8")

@@ -325,18 +325,21 @@ _PLANS: dict[tuple[str, str], Plan] = {}
 
 def _train(plan: Plan, planned: PlannedRun, device: str, watcher: Watcher | None) -> None:
     data = _training_data(plan.catalog, plan.recipe, planned.job.fraction, plan.data_hash)
-    train_job(
-        planned.job,
-        planned.folder,
-        data,
-        identity=planned.identity,
-        stages_folder=plan.out / "stages",
-        device=device,
-        recipe_yaml=plan.recipe.to_yaml(),
-        extra={"initialization": planned.initialization, "fraction": planned.job.fraction},
-        views=plan.recipe.prediction.views,
-        notify=watcher.epoch if watcher else None,
-    )
+    with planned.folder.alone():
+        if _is_trained(planned):  # by another process, since the caller looked
+            return
+        train_job(
+            planned.job,
+            planned.folder,
+            data,
+            identity=planned.identity,
+            stages_folder=plan.out / "stages",
+            device=device,
+            recipe_yaml=plan.recipe.to_yaml(),
+            extra={"initialization": planned.initialization, "fraction": planned.job.fraction},
+            views=plan.recipe.prediction.views,
+            notify=watcher.epoch if watcher else None,
+        )
 
 
 _CACHE: dict[tuple[str, str, float], TrainingData] = {}

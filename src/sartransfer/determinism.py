@@ -31,17 +31,18 @@ def deterministic(device: str) -> Iterator[None]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
     kept = cudnn.benchmark, cudnn.deterministic, memory.fill_uninitialized_memory
-    attention = torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled()
+    cuda: Any = torch.backends.cuda
+    attention = cuda.cudnn_sdp_enabled(), cuda.mem_efficient_sdp_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Benchmarking chooses kernels by time, hence by chance. Memory is filled for those who read what they never wrote.
     cudnn.benchmark, cudnn.deterministic, memory.fill_uninitialized_memory = False, True, False
     # These two kinds of attention add up gradients in any order unless every warning is an error; the others do not.
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    cuda.enable_cudnn_sdp(False)
+    cuda.enable_mem_efficient_sdp(False)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         cudnn.benchmark, cudnn.deterministic, memory.fill_uninitialized_memory = kept
-        torch.backends.cuda.enable_cudnn_sdp(attention[0])
-        torch.backends.cuda.enable_mem_efficient_sdp(attention[1])
+        cuda.enable_cudnn_sdp(attention[0])
+        cuda.enable_mem_efficient_sdp(attention[1])

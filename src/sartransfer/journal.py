@@ -79,12 +79,12 @@ def _window(line: str) -> tuple[int, int, int, int] | None:
     return int(row), int(col), int(height), int(width)
 
 
-def lock(file: int, path: Path, held: str) -> None:
+def lock(file: int, path: Path, held: str | None) -> None:
     """Take an open file for this process alone, until it is closed.
 
     Args:
         file: its descriptor, which is closed where another process has it. path: its name, for the message.
-        held: who has it then, and what to do.
+        held: who has it then, and what to do; None: wait until it is free.
 
     Raises:
         OutputError: another process has it.
@@ -94,7 +94,7 @@ def lock(file: int, path: Path, held: str) -> None:
     except ImportError:  # no such locks on Windows
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if held is None else fcntl.LOCK_NB))
     except BlockingIOError as error:
         os.close(file)
         raise OutputError(f"{path} is in use: {held}") from error

@@ -20,7 +20,7 @@ from sartransfer.engines.kinds import AUTO, EAGER, ENGINES
 from sartransfer.engines.served import Served
 from sartransfer.errors import InputError, one_of
 from sartransfer.geotiff import GeoTiffSource
-from sartransfer.gpu import fetch, float32_kept, gpu_bytes, on_gpu, send
+from sartransfer.gpu import fetch, float32_kept, gpu_bytes, layout, on_gpu, send
 from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.models.segmenter import Segmenter
 from sartransfer.models.split_stage import EagerHalves
@@ -111,12 +111,13 @@ def predict_logits(
     expected = getattr(model, "in_channels", images.shape[1])
     if images.shape[1] != expected:
         raise InputError(f"the network takes {expected} bands, the image has {images.shape[1]}.")
-    images = images.to(device).contiguous(memory_format=torch.channels_last)
+    form = layout(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    images = images.to(device).contiguous(memory_format=form)
     with torch.inference_mode(), autocast(precision, device), float32_kept(device):
         if views == 1:
             logits: Tensor = model(images)
             return logits.float() if stay else logits.float().cpu()
-        seen = torch.stack([_seen(model, images, *view) for view in VIEWS[views]])
+        seen = torch.stack([_seen(model, images, *view, form) for view in VIEWS[views]])
     logits = seen.logsumexp(0) - math.log(views)
     return logits if stay else logits.cpu()
 
@@ -128,10 +129,12 @@ VIEWS: dict[int, tuple[View, ...]] = {
 """Number of views -> (turns by 90 degrees, mirrored) of each."""
 
 
-def _seen(model: Callable[[Tensor], Tensor], images: Tensor, turns: int, mirror: bool) -> Tensor:
+def _seen(
+    model: Callable[[Tensor], Tensor], images: Tensor, turns: int, mirror: bool, form: torch.memory_format
+) -> Tensor:
     """Return the logarithms of the probabilities of one view of `images`, turned back."""
     view = torch.rot90(images.flip(-1) if mirror else images, turns, (-2, -1))
-    shares: Tensor = model(view.contiguous(memory_format=torch.channels_last)).float().log_softmax(1)
+    shares: Tensor = model(view.contiguous(memory_format=form)).float().log_softmax(1)
     if shares.ndim == 2:
         return shares
     back = torch.rot90(shares, -turns, (-2, -1))

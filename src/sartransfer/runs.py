@@ -1,5 +1,6 @@
 """A run's folder: what was asked for, where it was done, how far it got, and what came of it."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -7,13 +8,15 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from sartransfer.catalog import Catalog
-from sartransfer.errors import InputError
+from sartransfer.errors import InputError, OutputError
+from sartransfer.journal import lock
 from sartransfer.textfile import write_text
 
 Status = Literal["missing", "unfinished", "finished", "failed"]
@@ -59,6 +62,37 @@ class RunFolder:
             record["started"] = self.record["started"]
         write_json(self.path / "run.json", record)
         write_text(self.path / "recipe.yaml", recipe_yaml)
+
+    @contextlib.contextmanager
+    def alone(self, *, wait: bool = False) -> Iterator[None]:
+        """Hold the folder for this process while it trains in it: two in one folder would spoil each other's files.
+
+        Let go of by a kill too. `wait`: until another process is done; else that is an error.
+
+        Raises:
+            OutputError: another process trains this run, or the lock cannot be written.
+        """
+        place = self.path.with_name(f".{self.path.name}.lock")
+        held = "another process trains this run. Wait until it has finished, or choose another folder."
+        while True:
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                file = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
+            except OSError as error:
+                raise OutputError(f"cannot write {place}: {error.strerror}.") from None
+            lock(file, self.path, None if wait else held)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), place.stat()):
+                    break
+            os.close(
+                file
+            )  # whoever had it has removed the file meanwhile: what was taken is no lock any more
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows does not remove what is open
+                place.unlink()
+            os.close(file)
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Mark the run as finished; the resume state is no longer needed and goes."""

@@ -353,24 +353,37 @@ def train_stages(
         history = digest([chain, met]) if met != given else chain
         identity = replace(job, start=stage.start).identity(fingerprint(catalog), history)
         folder = RunFolder(stages_folder / f"{number + 1}-{stage.name}-{identity}")
-        if folder.status(identity) == "finished":
-            reports.append(InitializationReport.from_json(read_json(folder.path / "initialization.json")))
-        else:
-            catalog = _catalog_of(stage)
-            words: dict[str, Any] = {
-                "identity": identity,
-                "stages_folder": stages_folder,
-                "device": device,
-                "recipe_yaml": stage.model_dump_json(indent=1, by_alias=True),
-                "notify": notify,
-            }
-            if stage.task == "reconstruct":
-                reports.append(pretrain_job(job, folder, catalog, **words))
-            else:
-                reports.append(train_job(job, folder, open_training_data(catalog, stage.data), **words))
+        words: dict[str, Any] = {
+            "identity": identity,
+            "stages_folder": stages_folder,
+            "device": device,
+            "recipe_yaml": stage.model_dump_json(indent=1, by_alias=True),
+            "notify": notify,
+        }
+        reports.append(_found(folder, identity) or _train_link(job, folder, stage, words))
         before, chain = folder, identity
     assert before is not None  # a chain has at least one stage: the recipe says so
     return before, tuple(reports)
+
+
+def _found(folder: RunFolder, identity: str) -> InitializationReport | None:
+    """Return the report of a link that is trained already, or None."""
+    if folder.status(identity) != "finished":
+        return None
+    return InitializationReport.from_json(read_json(folder.path / "initialization.json"))
+
+
+def _train_link(
+    job: Job, folder: RunFolder, stage: StageRecipe, words: dict[str, Any]
+) -> InitializationReport:
+    """Train a link; where another process is at it, wait for that and take what it has made."""
+    catalog = _catalog_of(stage)
+    with folder.alone(wait=True):
+        if found := _found(folder, words["identity"]):
+            return found
+        if stage.task == "reconstruct":
+            return pretrain_job(job, folder, catalog, **words)
+        return train_job(job, folder, open_training_data(catalog, stage.data), **words)
 
 
 def stage_job(stage: StageRecipe, chain: StagesStart, before: RunFolder | None, number: int) -> Job:

@@ -1,4 +1,4 @@
-"""The network in torch itself: channels last in memory, in float32 or bf16, on the CPU or a GPU."""
+"""The network in torch itself, in float32 or bf16, on the CPU or a GPU, laid out in memory as is fastest there."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sartransfer.gpu import float32_kept
+from sartransfer.gpu import float32_kept, layout
 
 
 def load_torch(part: nn.Module, examples: Sequence[tuple[Tensor, ...]], device: str) -> Callable[..., Tensor]:
@@ -22,14 +22,13 @@ def load_torch_bf16(
 
 
 def _load(part: nn.Module, device: str, dtype: torch.dtype) -> Callable[..., Tensor]:
-    ready = copy.deepcopy(part).to(device=device, dtype=dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    form = layout(device, dtype)
+    ready = copy.deepcopy(part).to(device=device, dtype=dtype, memory_format=form).eval()  # type: ignore[call-overload]
 
     def run(*inputs: Tensor) -> Tensor:
         """Answer where the inputs are: what is on a GPU already stays there."""
         with torch.inference_mode(), float32_kept(device):
-            given = (
-                x.to(device=device, dtype=dtype).contiguous(memory_format=torch.channels_last) for x in inputs
-            )
+            given = (x.to(device=device, dtype=dtype).contiguous(memory_format=form) for x in inputs)
             answer: Tensor = ready(*given)
             return answer.float().to(inputs[0].device)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sartransfer.errors import OutputError
-from sartransfer.gpu import float32_kept
+from sartransfer.gpu import float32_kept, layout
 from sartransfer.models.aspp import OUTPUT_STRIDE, AsppHead
 from sartransfer.models.segmenter import Segmenter
 from sartransfer.rawfile import read_at, write_at
@@ -196,7 +196,7 @@ class EagerHalves:
     def encode(self, images: Tensor, beyond: tuple[int, int] | None = None) -> Tensor:
         """Return features, where the images are."""
         where = images.device
-        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        images = images.to(self.device).contiguous(memory_format=layout(self.device))
         with torch.inference_mode(), float32_kept(self.device):
             return encode(self.model, images, beyond).to(where)
 
