@@ -95,6 +95,8 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_valid_one(place,
         ("task", "segmentation", "top level: task='segmentation' is not known. Must be one of: segment, classify."
                                  " Did you mean 'segment'?"),
         ("task", None, "top level: `task` is needed, one of: segment, classify"),
+        ("contrasts", [["random", "rendom"]], "top level: contrasts: 'rendom' is not among the initializations."),
+        ("contrasts", [["random", "random"]], "top level: contrasts: ['random', 'random'] must be"),
         ("name", None, "name: is needed and missing"),
         ("name", "a/b", "name: String should match pattern"),
         ("data", 3, "data: must be a group of keys (given: 3)"),

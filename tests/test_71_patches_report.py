@@ -219,6 +219,19 @@ def test_losses_are_compared_from_one_start_and_starts_with_one_loss():
     assert [differs(recipe, a, b) for a, b in pairs(recipe)] == ["start", "training", "start", "training"]
 
 
+def test_a_recipe_may_ask_for_pairs_of_other_networks_and_the_verdict_says_that_they_are():
+    recipe = make_recipe()
+    asked = [("random-combined", "random"), ("other", "random-combined")]
+    own = {"from": "random", "model": {"name": "unet", "options": {}}}
+    starts = {**recipe.to_json()["initializations"], "plain": own}
+    more = [*asked, ("other", "plain"), ("random", "other")]
+    wider = type(recipe).model_validate({**recipe.to_json(), "initializations": starts, "contrasts": more})
+    # what is planned anyway, in whatever order, is not planned twice
+    assert pairs(wider) == [*pairs(recipe), ("other", "random-combined"), ("other", "plain")]
+    assert differs(wider, "other", "plain") == "network"
+    assert differs(wider, "other", "random-combined") == "start and training"
+
+
 def entry(start, loss=None, model=None):
     values = {"from": "random"} if start == "a" else {"from": "random", "first_layer": start}
     values |= {"training": {"loss": {loss: 1.0}}} if loss else {}

@@ -144,6 +144,32 @@ def test_no_legend_is_cut_off_however_long_the_names_are(tmp_path, tests, ending
         assert max(panel.y1 for panel in panels) <= box.y0 + 5  # nor does it hide what is below
 
 
+def test_a_legend_of_several_lines_is_read_line_by_line(tmp_path):
+    results = report.read_results(make_results(tmp_path, starts=6, panels=False))
+    figure = figures.draw_curves(results, 1.0)
+    figures.render(figure, "png")
+    (legend,) = figure.legends
+    boxes = {text.get_text(): text.get_window_extent() for text in legend.get_texts()}
+    height = max(box.height for box in boxes.values())
+    lines = {name: round((box.y0 + box.y1) / 2 / height) for name, box in boxes.items()}
+    read = sorted(boxes, key=lambda name: (-lines[name], boxes[name].x0))
+    assert len(set(lines.values())) > 1
+    assert read == list(results["initializations"])
+
+
+def test_where_nothing_was_validated_the_training_loss_is_drawn(tmp_path):
+    def unvalidated(results):
+        for run in results["runs"]:
+            for key in ("validation_loss", "validation_metric"):
+                run["curves"][key] = [None] * len(run["curves"]["epoch"])
+
+    results = report.read_results(edit(make_results(tmp_path, panels=False), unvalidated))
+    (axes,) = figures.draw_curves(results, 1.0).axes
+    assert axes.get_title(loc="left") == "training loss (nothing was validated)"
+    run = results["runs"][0]
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), run["curves"]["train_loss"])
+
+
 def test_a_test_set_of_one_scene_has_no_best_and_worst(tmp_path):
     folder = make_results(tmp_path, test_sets=2)
     for rank in ("median", "worst"):

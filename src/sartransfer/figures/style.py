@@ -132,7 +132,9 @@ def place_legend(figure: Figure, handles: Sequence[Line2D], columns: Sequence[in
     """
     lines = [-(-len(handles) // number) for number in columns]
     for number, needed in zip(columns, lines, strict=True):
-        legend = figure.legend(handles=handles, loc="outside upper left", ncols=number, frameon=False)
+        # Matplotlib fills column by column; what is read row by row should stand in the order that was given.
+        ordered = [handle for first in range(number) for handle in handles[first::number]]
+        legend = figure.legend(handles=ordered, loc="outside upper left", ncols=number, frameon=False)
         if legend.get_window_extent().width <= figure.bbox.width - 2 * EDGE or number == columns[-1]:
             figure.set_figheight(figure.get_figheight() + LINE * (needed - lines[0]))
             return

@@ -63,6 +63,9 @@ class Recipe(Strict):
     primary: PrimaryRecipe
     tests: tuple[str, ...] = ()
     """Test sets to score; empty: all that the catalog has."""
+    contrasts: tuple[tuple[str, str], ...] = ()
+    """Pairs of initializations to be compared besides those that `results.pairs` plans, such as [prithvi, unet]: of
+    different networks too, which the report then says. They count among the planned ones (Holm)."""
     margin: float = Field(0.01, gt=0)
     """The smallest difference of the primary metric that matters to you."""
     baselines: tuple[Literal["threshold", "threshold-drop", "threshold-after"], ...] = ()
@@ -106,6 +109,17 @@ class Recipe(Strict):
                 f"baseline {self.baseline!r} is not among the initializations."
                 + nearest(self.baseline, self.initializations)
             )
+        for pair in self.contrasts:
+            for name in pair:
+                if name not in self.initializations:
+                    raise ValueError(
+                        f"contrasts: {name!r} is not among the initializations."
+                        + nearest(name, self.initializations)
+                    )
+            if pair[0] == pair[1] or sum(set(pair) == set(other) for other in self.contrasts) > 1:
+                raise ValueError(
+                    f"contrasts: {list(pair)} must be two initializations, and stand there once."
+                )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds must be given and be distinct, not {list(self.seeds)}")
         if not self.fractions or any(not 0 < f <= 1 for f in self.fractions):

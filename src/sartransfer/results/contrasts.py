@@ -95,7 +95,7 @@ def _contrast(
             p_adjusted=p_adjusted,
         )
     defined = bool(np.isfinite(differences).all())
-    own = any(start.training for start in recipe.initializations.values())
+    own = bool(recipe.contrasts) or any(start.training for start in recipe.initializations.values())
     return {
         "a": a,
         "b": b,

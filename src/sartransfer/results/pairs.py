@@ -4,8 +4,8 @@ from typing import Literal
 
 from sartransfer.recipe import Recipe
 
-Differs = Literal["start", "training", "start and training"]
-"""In what the two entries of a contrast differ."""
+Differs = Literal["start", "training", "start and training", "network"]
+"""In what the two entries of a contrast differ; ``network``: in that, and in whatever else."""
 
 
 def pairs(recipe: Recipe) -> list[tuple[str, str]]:
@@ -17,7 +17,14 @@ def pairs(recipe: Recipe) -> list[tuple[str, str]]:
     (else the first such entry), and with the entry of its own start that is trained as the baseline is (else the
     first of that start): a difference is one of starts or one of trainings. Only an entry that this leaves without
     any tie to the others of its network is compared with the base of its network though both differ.
+
+    What the recipe names under `contrasts` comes after these, where it is not among them.
     """
+    found = _planned(recipe)
+    return found + [(a, b) for a, b in recipe.contrasts if (a, b) not in found and (b, a) not in found]
+
+
+def _planned(recipe: Recipe) -> list[tuple[str, str]]:
     if not any(start.training for start in recipe.initializations.values()):
         return _starts(recipe, {name: _network(recipe, name) for name in recipe.initializations}, [])
     names = list(recipe.initializations)
@@ -37,11 +44,12 @@ def pairs(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def differs(recipe: Recipe, a: str, b: str) -> Differs:
-    """Say in what two entries differ; networks count as starts."""
+    """Say in what two entries differ."""
+    if _network(recipe, a) != _network(recipe, b):
+        return "network"
     if _training(recipe, a) == _training(recipe, b):
         return "start"
-    same = (_network(recipe, a), _start(recipe, a)) == (_network(recipe, b), _start(recipe, b))
-    return "training" if same else "start and training"
+    return "training" if _start(recipe, a) == _start(recipe, b) else "start and training"
 
 
 def _starts(recipe: Recipe, cells: dict[str, str], preferred: list[str]) -> list[tuple[str, str]]:

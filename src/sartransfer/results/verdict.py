@@ -65,6 +65,8 @@ def _sentence(contrast: dict[str, Any], statement: dict[str, Any], here: str, sh
     place = f"{statement['scope']}, {here}{share}"
     if contrast.get("differs") == "start and training":
         place += " (start and training differ, and the recipe has no closer baseline)"
+    elif contrast.get("differs") == "network":
+        place += " (the networks differ, not the starts alone)"
     place = place[0].upper() + place[1:]
     if verdict in ("better", "worse"):  # its reason would only repeat the numbers
         return f"{place}: {a} is {verdict} than {b}:{number}"
