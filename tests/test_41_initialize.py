@@ -413,6 +413,52 @@ def test_a_swin_checkpoint_nested_under_model_is_read(tmp_path):
     assert (weights.classes, weights.in_channels) == (51, 3)
 
 
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_swin_of_its_authors_starts_timms(tmp_path, bands):
+    """SAR-HUB's Swin has the names of its authors' code: a downsampling is of the stage before it, not after it."""
+    options = {
+        "img_size": 32,
+        "window_size": 2,
+        "embed_dim": 12,
+        "depths": (1, 1, 2, 1),
+        "num_heads": (1, 2, 3, 4),
+    }
+    torch.manual_seed(3)
+    peer = timm.create_model("swin_tiny_patch4_window7_224", num_classes=51, **options).eval()
+    state = {}
+    for name, tensor in peer.state_dict().items():
+        parts = name.replace("head.fc.", "head.").split(".")
+        if parts[2:3] == ["downsample"]:
+            parts[1] = str(int(parts[1]) - 1)
+        state["module." + ".".join(parts)] = tensor
+    state["module.layers.0.blocks.0.attn.relative_position_index"] = torch.zeros(4, 4, dtype=torch.long)
+    path = tmp_path / "swin.pth"
+    torch.save({"model": state}, path)
+    model = build_model("timm:swin_tiny_patch4_window7_224", bands, 7, **options).eval()
+    start = FileStart.model_validate({"from": "file", "path": str(path)})
+    report = initialize(model, start, tmp_path / "stages", device="cpu")
+    _check(model, report)
+    assert not report.partial
+    assert set(report.random) == set(model.classifier_names)
+    x = torch.randn(2, 1, 32, 32)
+    expected = peer.forward_head(peer.forward_features(x.expand(-1, 3, -1, -1)), pre_logits=True)
+    given = model.encoder(x.expand(-1, bands, -1, -1))
+    torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_band_meets_three():
+    """And back: a network of one radar band starts one of three, which answers three equal bands as the one did."""
+    torch.manual_seed(4)
+    earlier = build_model("resnet18", 1, 5)
+    model = build_model("resnet18", 3, 45)
+    report = load_initialization(model, earlier.state_dict(), source="stage")
+    _check(model, report)
+    assert report.first_layer.startswith("1 channels -> 3")
+    x = torch.randn(2, 1, 64, 64)
+    ours, peer = model.eval().encoder(x.expand(-1, 3, -1, -1)), earlier.eval().encoder(x)
+    torch.testing.assert_close(ours, peer, rtol=1e-4, atol=1e-5)
+
+
 def test_weights_without_a_class_layer_have_no_classes(resnet):
     assert Weights(_without(resnet, "fc"), "x").classes is None
     assert Weights(resnet, "x").classes == 45

@@ -1,7 +1,8 @@
 """Give a network its start, and account for every tensor: loaded, adapted or random."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from sartransfer.models.weights import Weights
 COUNTER = "num_batches_tracked"  # batch norm's step count, unused with a fixed momentum: old files lack it
 PROJECTION = "input_projection.weight"
 HEADS = ("fc", "head", "classifier", "head.fc", "classif")  # what others call the last layer
+DOWNSAMPLE = "layers.{}.downsample.reduction.weight"  # of a Swin
 
 
 @dataclass(frozen=True)
@@ -205,8 +207,9 @@ def _match(given: Mapping[str, Tensor], names: Sequence[str], source: str) -> tu
     What remains of the weights' names without it is a name of the network, or one of its encoder.
     """
     own = set(names)
+    called = _called(given, own)
     fits: Counter[tuple[str, str]] = Counter()
-    for name in given:
+    for name in called.values():
         starts = [0, *(i + 1 for i, c in enumerate(name) if c == ".")]
         for start in starts:
             for under in ("", "encoder."):
@@ -219,11 +222,24 @@ def _match(given: Mapping[str, Tensor], names: Sequence[str], source: str) -> tu
         )
     (prefix, under), _ = fits.most_common(1)[0]  # of equals the first met: a momentum encoder's query, say
     found = {}
-    for name in given:
+    for origin, name in called.items():
         target = under + name.removeprefix(prefix)
         if name.startswith(prefix) and target in own:
-            found[target] = name
+            found[target] = origin
     return found, prefix
+
+
+def _called(given: Iterable[str], own: Collection[str]) -> dict[str, str]:
+    """Return {weights' name: the name to match it by}; they differ where a Swin of its authors meets one of timm.
+
+    The authors' files (SAR-HUB's too) count a downsampling to the stage before it, timm to the stage after it.
+    """
+    first = DOWNSAMPLE.format(0)
+    later = any(n.endswith(DOWNSAMPLE.format(1)) for n in own) and not any(n.endswith(first) for n in own)
+    if not later or not any(n.endswith(first) for n in given):
+        return {n: n for n in given}
+    shift = re.compile(r"(?<=\blayers\.)\d+(?=\.downsample\.)")
+    return {n: shift.sub(lambda found: str(int(found[0]) + 1), n) for n in given}
 
 
 def _match_head(model: Network, given: Mapping[str, Tensor], found: dict[str, str]) -> None:
