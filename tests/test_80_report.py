@@ -458,6 +458,26 @@ def test_class_picture_shows_each_class_in_its_colour_and_hatches_the_ignored():
         assert seen == ({shades[value].lower()} if value != 255 else set(pictures.IGNORED_COLOURS))
 
 
+def test_an_answer_without_a_label_shows_through_the_hatching():
+    """Over land a class can be told, and that it is not counted: its colour, and that mixed with the grey."""
+    classes = np.zeros((400, 400), dtype=np.uint8)
+    classes[:, 200:] = 1
+    unlabelled = np.zeros((400, 400), dtype=bool)
+    unlabelled[200:] = True
+    plain = decoded(pictures.make_class_picture(classes, pictures.class_colours(2)))
+    picture = decoded(pictures.make_class_picture(classes, pictures.class_colours(2), unlabelled))
+    np.testing.assert_array_equal(picture[:100], plain[:100])
+    for columns in (slice(0, 100), slice(100, 200)):
+        own, below = plain[0, columns.start], picture[100:, columns].reshape(-1, 3)
+        grey = np.array([int(pictures.IGNORED_COLOURS[1][i : i + 2], 16) for i in (1, 3, 5)])
+        mixed = (own.astype(int) + grey) // 2
+        assert {tuple(c) for c in np.unique(below, axis=0).tolist()} == {
+            tuple(own.tolist()),
+            tuple(mixed.tolist()),
+        }
+        assert (below == own).all(axis=1).mean() == pytest.approx(0.5, abs=0.02)
+
+
 def test_large_scenes_are_thinned_on_the_same_grid():
     label = np.zeros((1500, 900), dtype=np.uint8)
     label[::4, ::4] = 1

@@ -1,12 +1,15 @@
 """What the report shows of labelled scenes: the table of all scores, strata, whole scenes; on fabricated results."""
 
+import itertools
 import json
+import math
 
 import numpy as np
 import pytest
 from test_80_report import NAMES, SCRIPT, Page, edit, make_results
 
 from sartransfer import figures, report
+from sartransfer.figures import strata
 from sartransfer.scene_tables import scene_figures
 from sartransfer.wording import group_words
 
@@ -68,6 +71,78 @@ def test_without_strata_nothing_is_said_of_them(tmp_path):
     page = Page(report.write_report(make_results(tmp_path)))
     assert "strata" not in {a["id"] for a in page.named("section")}
     assert "By kind of pixel" not in page.text
+
+
+def test_what_was_cut_for_validation_is_said(tmp_path):
+    from sartransfer.scene_tables import halves_words
+
+    halves = "data: {validation: {halves: {months: [2, 6], scenes: [<b>], side: ne, buffer_m: 5000.0}}}"
+    words = "(month 2, month 6, <b>): their NE halves validate, the others train, 5000 m from the cut."
+    words = f"Scenes cut in two {words}"
+    assert halves_words(halves) == words
+    page = Page(report.write_report(edit(make_results(tmp_path), lambda r: r.update(recipe=halves))))
+    assert words in page.text
+    assert halves_words(halves.replace("5000.0", "0.0")).endswith("counted in both splits.")
+    for other in ("data: {validation: {fraction: 0.2, halves: null}}", "task: segment", "", "[1, 2", "a"):
+        assert halves_words(other) is None
+
+
+def test_a_recall_of_few_pixels_is_hollow(tmp_path):
+    """Against the share worked out here: 4 of 104 pixels are few, 5 of 100 are not, none has no recall at all."""
+    results = report.read_results(edit(make_results(tmp_path, panels=False), add_strata))
+    of = {"classes": ["dry", "flooded"]}
+    for matrix, rare in (([[4, 0], [50, 50]], (True, False)), ([[0, 5], [0, 95]], (False, False)),
+                         ([[0, 0], [3, 7]], (False, False)), ([[9, 990], [1, 0]], (False, True))):  # fmt: skip
+        assert tuple(strata.is_rare({"matrix": matrix}, c, of) for c in of["classes"]) == rare
+    for row in results["strata"]:
+        row["matrix"] = [[1, 0], [50, 49]]  # of dry there is one pixel: its recall is hollow, the rest is not
+    figure = figures.draw_strata(results, 1.0, "seam_m")
+    hollow = [any(line.get_markerfacecolor() == "white" for line in axes.lines) for axes in figure.axes]
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    columns = len(results["test_sets"])
+    rows = {labels[i]: hollow[i : i + columns] for i in range(0, len(labels), columns)}
+    assert rows == {name: [name == "recall (dry)"] * columns for name in rows}
+    assert "recall (dry)" in rows
+
+
+def test_the_tallest_bar_of_all_test_sets_has_its_number_inside(tmp_path):
+    """Two test sets share an axis: one even, one with all its pixels in one bin; and names of bins that do not meet."""
+    results = report.read_results(edit(make_results(tmp_path, panels=False), add_strata))
+    last = results["test_sets"][0]["name"]
+    for row in results["strata"]:
+        row["pixels"] = 100 if row["test_set"] != last or row["low"] == 1000 else 0
+    figure = figures.draw_strata(results, 1.0, "seam_m")
+    columns = len(results["test_sets"])
+    assert columns > 1
+    for axes in figure.axes[:columns]:
+        assert axes.get_ylim()[1] > 1.2 * max(bar.get_height() for bar in axes.patches)
+
+
+@pytest.mark.parametrize(("tests", "turned"), [(1, 0), (2, 0), (4, 90)])
+def test_names_of_bins_do_not_meet(tmp_path, tests, turned):
+    bins = {"edge_px": [(0, 2), (2, 4), (4, 8), (8, 16), (16, 32), (32, None)]}
+    folder = make_results(tmp_path, test_sets=tests, panels=False)
+    results = report.read_results(edit(folder, lambda r: add_strata(r, bins)))
+    figure = figures.draw_strata(results, 1.0, "edge_px")
+    figure.draw_without_rendering()
+    for axes in figure.axes[-tests:]:
+        assert {t.get_rotation() for t in axes.get_xticklabels()} == {turned}
+        boxes = [t.get_window_extent() for t in axes.get_xticklabels() if t.get_text()]
+        assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize(
+    ("shape", "step", "facts", "words"),
+    [
+        ((3, 625, 625), 2, {"size": (1250, 1250), "step": 2, "pixel_m": 320.0, "seed": 0},
+         "1250 × 1250 pixels of 320 m: 400 × 400 km; 1 in 4 shown along each side; predictions of seed 0"),
+        ((1, 20, 30), 1, {"size": (20, 30), "step": 1, "pixel_m": math.nan, "seed": 4},
+         "30 × 20 pixels; predictions of seed 4"),
+        ((3, 625, 625), 2, {}, "625 × 625 pixels; 1 in 2 shown along each side"),
+    ],
+)  # fmt: skip
+def test_a_panel_has_the_size_of_its_scene(shape, step, facts, words):
+    assert report._size_words(shape, step, facts) == words
 
 
 def test_names_in_strata_are_escaped_and_gaps_said(tmp_path):
@@ -250,3 +325,5 @@ def test_panels_show_all_of_a_large_scene(monkeypatch, tmp_path):
         np.testing.assert_array_equal(kept["image"], scene.read().data[:, ::3, ::3])
         np.testing.assert_array_equal(kept["label"], read_label(entry, catalog)[::3, ::3])
         np.testing.assert_array_equal(kept["predictions"][0], predicted[::3, ::3])
+        assert (kept["size"].tolist(), int(kept["step"]), int(kept["seed"])) == ([70, 70], 3, 0)
+        assert np.isnan(kept["pixel_m"])  # the scene lies on no map

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer.catalog import IGNORE_INDEX, Catalog
+from sartransfer.data.ground import pixel_metres
 from sartransfer.data.patches import category_index
+from sartransfer.errors import InputError
 from sartransfer.evaluate import TestScores
 from sartransfer.models.checkpoint import Checkpoint, read_checkpoint
 from sartransfer.predict import predict_chip, predict_classes
@@ -64,7 +66,7 @@ def write_panels(
         best = max(chosen.values(), key=lambda r: _or_low(value_of(r.tests[test_set], recipe.primary)))
         for rank, scene_id in rank_scenes(best.tests[test_set], recipe).items():
             path = out / "panels" / f"{test_set}-{rank}.npz"
-            write_panel(path, catalog, scene_id, rank, chosen, checkpoints, test_set, recipe, device)
+            write_panel(path, catalog, scene_id, rank, chosen, checkpoints, test_set, recipe, device, seed)
             written.append(path)
     return written
 
@@ -101,11 +103,16 @@ def write_panel(
     test_set: str,
     recipe: Recipe,
     device: str = "cpu",
+    seed: int = 0,
 ) -> None:
-    """Write the arrays of one panel: image, label, the prediction of each start, and their scores."""
+    """Write the arrays of one panel: image, label, the prediction of each start, and their scores.
+
+    With the scene's own size (height, width), how many pixels were left out (`step`), and the side of a pixel in metres
+    (NaN where the scene does not lie on a map).
+    """
     entry = next(e for e in catalog.in_split(test_set) if e.id == scene_id)
     scene = open_entry(entry)
-    views = recipe.prediction.views
+    views, step = recipe.prediction.views, 1
     if recipe.task == "classify":
         image = scene.read(window=scene.central_window(LARGEST)).data
         label = np.array(category_index(catalog, entry))
@@ -132,6 +139,10 @@ def write_panel(
         initializations=np.array(list(checkpoints)),
         predictions=predictions,
         scores=np.array(values),
+        size=np.array([scene.height, scene.width]),
+        step=np.array(step),
+        pixel_m=np.array(_metres(scene)),
+        seed=np.array(seed),
     )
     temporary.replace(path)
 
@@ -144,6 +155,13 @@ def _thinned(scene: Scene, step: int) -> NDArray[np.float32]:
         for row in range(0, scene.height, rows)
     ]
     return np.concatenate(parts, axis=1)
+
+
+def _metres(scene: Scene) -> float:
+    try:
+        return pixel_metres(scene)
+    except InputError:  # no map, or degrees: said in pixels alone
+        return math.nan
 
 
 def _classes(checkpoint: Checkpoint, scene: Scene, step: int, views: int, device: str) -> NDArray[np.uint8]:

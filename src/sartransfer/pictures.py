@@ -57,12 +57,21 @@ def make_scene_picture(image: ArrayLike, bands: Sequence[int]) -> bytes:
     return _png(_scene_rgb(np.asarray(image, dtype=np.float64), bands))
 
 
-def make_class_picture(classes: ArrayLike, colours: Sequence[str]) -> bytes:
-    """Return the class indices (H, W) in the classes' colours; what is no class (255: ignored) is hatched."""
+def make_class_picture(
+    classes: ArrayLike, colours: Sequence[str], unlabelled: ArrayLike | None = None
+) -> bytes:
+    """Return the class indices (H, W) in the classes' colours; what is no class (255: ignored) is hatched.
+
+    Where `unlabelled` (H, W) is true the class shows through the hatching: an answer that no label judges (over land).
+    """
     thinned = _thin(np.asarray(classes))
     ignored = (thinned < 0) | (thinned >= len(colours))
     table = np.array([_rgb(c) for c in colours], dtype=np.uint8)
     rgb = _enlarge(table[np.where(ignored, 0, thinned)])
+    if unlabelled is not None:
+        through = _enlarge(_thin(np.asarray(unlabelled, dtype=bool)))
+        hatched = (rgb.astype(np.uint16) + _hatch(rgb, through)) // 2
+        rgb = np.where(_stripes(through.shape)[..., None], rgb, hatched).astype(np.uint8)
     return _png(_hatch(rgb, _enlarge(ignored)))
 
 
@@ -102,11 +111,15 @@ def _scene_rgb(image: NDArray[np.float64], bands: Sequence[int]) -> NDArray[np.u
 
 
 def _hatch(rgb: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    rows, columns = np.indices(where.shape)
-    stripe = (rows + columns) // 5 % 2 == 0
+    stripe = _stripes(where.shape)
     rgb = rgb.copy()
     rgb[where & stripe], rgb[where & ~stripe] = _rgb(IGNORED_COLOURS[0]), _rgb(IGNORED_COLOURS[1])
     return rgb
+
+
+def _stripes(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    rows, columns = np.indices(shape)
+    return np.asarray((rows + columns) // 5 % 2 == 0)
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

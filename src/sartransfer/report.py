@@ -39,6 +39,7 @@ RESULT_KEYS = (
     *("initialization_reports", "recipe", "recipe_hash", "environment", "data", "looks", "warnings"),
 )
 PANEL_KEYS = ("image", "band_names", "label", "scene", "rank", "initializations", "predictions", "scores")
+PANEL_FACTS = ("size", "step", "pixel_m", "seed")  # panels of before are without
 RANKS = ("best", "median", "worst")
 ORIGINS = ("loaded", "adapted", "random", "frozen")
 SIGNS = {
@@ -362,6 +363,7 @@ def _panel(path: Path, results: Results) -> View:
     try:
         with np.load(path, allow_pickle=False) as archive:
             data = {key: archive[key] for key in PANEL_KEYS}
+            facts = {key: archive[key] for key in PANEL_FACTS if key in archive}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} is not a panel: {error}. Delete it and run the comparison again."
@@ -377,7 +379,9 @@ def _panel(path: Path, results: Results) -> View:
     ):
         start: View = {"name": str(name), "score": float(score) if math.isfinite(score) else None}
         if label.ndim:
-            start["prediction"] = _uri(pictures.make_class_picture(prediction, shades), "image/png")
+            start["prediction"] = _uri(
+                pictures.make_class_picture(prediction, shades, label >= len(classes)), "image/png"
+            )
             errors = pictures.make_error_picture(image, bands, label, prediction, len(classes))
             start["errors"] = _uri(errors, "image/png")
         else:
@@ -392,10 +396,25 @@ def _panel(path: Path, results: Results) -> View:
         "image": _uri(pictures.make_scene_picture(image, bands), "image/png"),
         "label": _uri(pictures.make_class_picture(label, shades), "image/png") if label.ndim else None,
         "category": None if label.ndim else _class_words(int(label), classes),
-        "size": f"{image.shape[-1]} × {image.shape[-2]} pixels"
-        + (f", 1 in {step} shown along each side" if step > 1 else ""),
+        "size": _size_words(image.shape, step, facts if label.ndim else {}),
+        "large": step > 1,
         "starts": starts,
     }
+
+
+def _size_words(shape: Sequence[int], step: int, facts: Mapping[str, Any]) -> str:
+    """Return the size of a scene (not of what was kept of it), how much of it is shown, and whose answers these are."""
+    height, width = (int(n) for n in facts.get("size", shape[-2:]))
+    step *= int(facts.get("step", 1))
+    metres = float(facts.get("pixel_m", math.nan))
+    words = [f"{width} × {height} pixels"]
+    if math.isfinite(metres):
+        words[0] += f" of {metres:.3g} m: {width * metres / 1000:.3g} × {height * metres / 1000:.3g} km"
+    if step > 1:
+        words.append(f"1 in {step} shown along each side")
+    if "seed" in facts:
+        words.append(f"predictions of seed {int(facts['seed'])}")
+    return "; ".join(words)
 
 
 def _shades(classes: Sequence[str]) -> list[str]:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from sartransfer.wording import number_words
 
 if TYPE_CHECKING:
@@ -29,7 +31,27 @@ def scene_view(results: Results, draw: Draw) -> View | None:
     if results["task"] != "segment" or not results["table"]:
         return None
     largest = max(results["fractions"])
-    return {"table": _table(results, largest), "strata": _strata(results, largest, draw)}
+    return {
+        "table": _table(results, largest),
+        "strata": _strata(results, largest, draw),
+        "halves": halves_words(results["recipe"]),
+    }
+
+
+def halves_words(recipe: str) -> str | None:
+    """Return how scenes were cut for validation, as the recipe (YAML) says, or None.
+
+    Such a scene counts in two splits, which would look like a leak if nothing were said.
+    """
+    try:
+        halves = yaml.safe_load(recipe)["data"]["validation"]["halves"]
+        which = [*(f"month {m}" for m in halves["months"]), *halves["scenes"]]
+        side, buffer = halves["side"].upper(), float(halves["buffer_m"])
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError):
+        return None
+    return f"Scenes cut in two ({', '.join(which)}): their {side} halves validate, the others train" + (
+        f", {buffer:g} m from the cut." if buffer else ". They are counted in both splits."
+    )
 
 
 def scene_figures(results: Results, fraction: float) -> "dict[str, Figure | None]":
