@@ -9,6 +9,7 @@ labels confuses it with most often on validation. Can be stopped and started aga
 import argparse
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def run(out: Path, shares: list[float], seeds: int, jobs: int) -> list[dict[str,
     results = json.loads((out / "clean" / "results.json").read_text(encoding="utf-8"))
     alike = look_alikes(out / "clean", results["classes"])
     print("look-alikes:", ", ".join(f"{a} -> {b}" for a, b in alike.items()))
+    (out / "look-alikes.json").write_text(json.dumps(alike, indent=1) + "\n", encoding="utf-8")
     folders = [("uniform", 0.0, out / "clean"), ("alike", 0.0, out / "clean")]
     for share in sorted(shares, reverse=True):  # the most telling first
         for kind in ("uniform", "alike"):
@@ -128,6 +130,7 @@ def main() -> None:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    shutil.copy(given.out / "look-alikes.json", given.results)
     draw(rows, given.results / "accuracy.png")
     print(table(rows))
 
