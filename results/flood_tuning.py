@@ -137,7 +137,6 @@ def main() -> None:
         for fold in range(number)
         for name, setting in grid["settings"].items()
     ]
-    tasks.sort(key=lambda t: t[3])  # all settings with one seed first
     rows = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(given.jobs, mp_context=context, initializer=_begin) as pool:

@@ -29,6 +29,7 @@ from sartransfer.children import end_with_parent
 from sartransfer.data.patches import Samples, SceneStore, WholeScenes
 from sartransfer.data.samplers import SampleOrder
 from sartransfer.errors import InputError, RecipeError, SartransferError
+from sartransfer.gpu import on_gpu
 from sartransfer.recipe import TrainingRecipe
 
 START = 300  # seconds that a process may take to load the libraries
@@ -66,7 +67,7 @@ def check_devices(model: nn.Module, recipe: TrainingRecipe, device: str, samples
             f"{samples} training samples are less than one batch of {recipe.batch_size}, which {size} devices were to "
             "share. Lower training.batch_size, or set training.min_steps."
         )
-    if device.startswith("cuda"):
+    if on_gpu(device):
         if (there := torch.cuda.device_count()) < size:
             raise InputError(f"training.devices={size}, but {there} CUDA devices are here.")
         return
@@ -195,7 +196,7 @@ def _error(kind: str, words: str, known: bool) -> Exception:
 @contextlib.contextmanager
 def _joined(rank: int, size: int, store: Path, device: str) -> Iterator[None]:
     """Be one of `size` processes, for as long as the context lasts."""
-    gpu = device.startswith("cuda")
+    gpu = on_gpu(device)
     wanted = {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     if platform.system() == "Linux":  # all are on this machine: nothing is to be heard outside of it
         wanted |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
@@ -236,7 +237,7 @@ def trainer_arguments(group: Group, recipe: TrainingRecipe, device: str) -> dict
     environment.set_global_rank(group.rank)
     if group.size == 1:
         return {"devices": 1, "plugins": [environment]}
-    gpu = device.startswith("cuda")
+    gpu = on_gpu(device)
     return {
         "devices": group.size,
         # Buffers are alike in all: held, or of the whole batch. Synchronizing them would hang in a validation of

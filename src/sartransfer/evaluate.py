@@ -1,6 +1,5 @@
 """Scores of a checkpoint on scenes: one integer confusion matrix a scene, or the logits of every patch."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from sartransfer.readers import open_entry, read_label
 from sartransfer.recipe import StrataRecipe
 from sartransfer.runs import now, read_json, write_json
 from sartransfer.scene import Window
+from sartransfer.wholefile import replacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,15 +191,14 @@ def write_scores(scores: TestScores, folder: Path) -> None:
     if scores.scenes and scores.scenes[0].logits is not None:
         (folder / "logits").mkdir(exist_ok=True)
         path = folder / "logits" / f"{scores.test_set}.npz"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
-        np.savez_compressed(
-            temporary,
-            ids=np.array([s.id for s in scores.scenes]),
-            groups=np.array([s.group for s in scores.scenes]),
-            labels=np.array([s.label for s in scores.scenes], dtype=np.int64),
-            logits=np.stack([s.logits for s in scores.scenes if s.logits is not None]),
-        )
-        temporary.replace(path)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                ids=np.array([s.id for s in scores.scenes]),
+                groups=np.array([s.group for s in scores.scenes]),
+                labels=np.array([s.label for s in scores.scenes], dtype=np.int64),
+                logits=np.stack([s.logits for s in scores.scenes if s.logits is not None]),
+            )
     write_json(folder / "scores" / f"{scores.test_set}.json", scores_json(scores))
 
 

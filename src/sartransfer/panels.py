@@ -1,7 +1,6 @@
 """Pictures for the report: the best, the median and the worst scene of each test set, as plain arrays."""
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from sartransfer.readers import open_entry, read_label
 from sartransfer.recipe import Recipe
 from sartransfer.results import ScoredRun, value_of
 from sartransfer.scene import Scene, Window
+from sartransfer.wholefile import replacing
 
 LARGEST = (
     1024  # pixels a side: of larger scenes the panels show one pixel in n, so that all of the scene is there
@@ -128,23 +128,22 @@ def write_panel(
     for name in checkpoints:
         one = tuple(s for s in runs[name].tests[test_set].scenes if s.id == scene_id)
         values.append(value_of(TestScores(test_set, catalog.classes, one), recipe.primary))
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
-    np.savez_compressed(
-        temporary,
-        image=image,
-        band_names=np.array(scene.names),
-        label=label,
-        scene=np.array(scene_id),
-        rank=np.array(rank),
-        initializations=np.array(list(checkpoints)),
-        predictions=predictions,
-        scores=np.array(values),
-        size=np.array([scene.height, scene.width]),
-        step=np.array(step),
-        pixel_m=np.array(_metres(scene)),
-        seed=np.array(seed),
-    )
-    temporary.replace(path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            image=image,
+            band_names=np.array(scene.names),
+            label=label,
+            scene=np.array(scene_id),
+            rank=np.array(rank),
+            initializations=np.array(list(checkpoints)),
+            predictions=predictions,
+            scores=np.array(values),
+            size=np.array([scene.height, scene.width]),
+            step=np.array(step),
+            pixel_m=np.array(_metres(scene)),
+            seed=np.array(seed),
+        )
 
 
 def _thinned(scene: Scene, step: int) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from sartransfer.data.leakage import relation
 from sartransfer.data.patches import check_patches
 from sartransfer.data.resolve import open_catalog, open_training_data, same_scenes
 from sartransfer.errors import RecipeError, one_of
+from sartransfer.gpu import on_gpu
 from sartransfer.losses import build_loss
 from sartransfer.models import build_model
 from sartransfer.predict import autocast, choose_device, choose_precision
@@ -193,7 +194,7 @@ def _step_seconds(
         with autocast(precision, device):
             logits = model(images)
         loss(logits, target).backward()
-        if device.startswith("cuda"):
+        if on_gpu(device):
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
     return sorted(times[1:])[1] * recipe.batch_size / batch

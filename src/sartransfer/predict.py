@@ -56,9 +56,9 @@ def choose_device(wanted: str) -> str:
     """Return ``cuda`` or ``cpu`` for ``auto``; raises `InputError` for a device that is not there."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
+    if on_gpu(wanted) and not torch.cuda.is_available():
         raise InputError(f"device={wanted!r}, but no CUDA device is here. Use device=cpu.")
-    if wanted != "cpu" and not wanted.startswith("cuda"):
+    if wanted != "cpu" and not on_gpu(wanted):
         raise InputError(f"device={wanted!r} is not known. Must be one of: auto, cpu, cuda.")
     return wanted
 
@@ -67,7 +67,7 @@ def choose_precision(wanted: str, device: str) -> str:
     """Return ``bf16`` or ``fp32``: ``auto`` takes bf16 where the processor computes in it."""
     if wanted != "auto":
         return wanted
-    if device.startswith("cuda"):
+    if on_gpu(device):
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
 

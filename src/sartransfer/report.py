@@ -17,7 +17,7 @@ from sartransfer.errors import InputError
 from sartransfer.rule_tables import add_rules, rule_view
 from sartransfer.scene_tables import scene_figures, scene_view
 from sartransfer.tables import patch_figures, patch_view
-from sartransfer.wholefile import replacing
+from sartransfer.wholefile import write_bytes
 from sartransfer.wording import UNSEEN_EVENTS, duration_words, estimate_words, number_words, p_words
 
 Results = dict[str, Any]
@@ -83,7 +83,7 @@ def write_report(folder: Path, *, out: Path | None = None) -> Path:
             f"{folder / 'results.json'} lacks something the report needs: {error}. Run the comparison again:"
             " finished runs are kept."
         ) from error
-    return _write(out or folder / "report.html", html.encode())
+    return write_bytes(out or folder / "report.html", html.encode())
 
 
 def write_figures(folder: Path, out: Path) -> list[Path]:
@@ -110,7 +110,9 @@ def write_figures(folder: Path, out: Path) -> list[Path]:
         **scene_figures(results, largest),
     }
     return [
-        _write(out / f"{name}.png", figures.render(figure, "png")) for name, figure in drawn.items() if figure
+        write_bytes(out / f"{name}.png", figures.render(figure, "png"))
+        for name, figure in drawn.items()
+        if figure
     ]
 
 
@@ -457,11 +459,3 @@ def _named(value: Any, unseen: str) -> Any:
     if isinstance(value, list):
         return [_named(item, unseen) for item in value]
     return unseen if value == UNSEEN_EVENTS else value
-
-
-def _write(path: Path, content: bytes) -> Path:
-    """Write a file whole, and its folder where there is none."""
-    with replacing(path) as temporary:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-    return path

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from sartransfer.catalog import Catalog
 from sartransfer.errors import InputError, OutputError
+from sartransfer.gpu import on_gpu
 from sartransfer.journal import lock
 from sartransfer.textfile import write_text
 
@@ -177,7 +178,7 @@ def environment(device: str, precision: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(memory / 2**30, 1),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "device": torch.cuda.get_device_name() if on_gpu(device) else device,
         "precision": precision,
         "packages": versions,
         "commit": commit,

@@ -38,6 +38,7 @@ from sartransfer.distributed_training import (
     whole_batch,
 )
 from sartransfer.errors import InputError, OutputError, RecipeError
+from sartransfer.gpu import on_gpu
 from sartransfer.losses import build_loss, complement_weights
 from sartransfer.metrics import confusion_matrix, scores
 from sartransfer.models import Network
@@ -149,7 +150,7 @@ def fit(
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=FutureWarning)
         trainer = Trainer(
-            accelerator="gpu" if device.startswith("cuda") else "cpu",
+            accelerator="gpu" if on_gpu(device) else "cpu",
             precision="bf16-mixed" if precision == "bf16" else "32-true",
             max_epochs=task.training.epochs,
             accumulate_grad_batches=task.training.accumulate,

@@ -40,3 +40,11 @@ def replacing(path: Path, *faults: type[Exception], durable: bool = False) -> It
     finally:
         with contextlib.suppress(OSError):  # its folder may be the fault, or none
             temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> Path:
+    """Write a file whole, and its folder where there is none; return its path. The rest is as `replacing` says."""
+    with replacing(path, durable=durable) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+    return path

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sartransfer.ahead import SERIAL, Flow, Read, Seen, lagging, read_ahead
-from sartransfer.errors import OutputError
 from sartransfer.gpu import empty, fetch, mark, send
 from sartransfer.heap import give_back_memory
 from sartransfer.journal import Journal
 from sartransfer.models.aspp import OUTPUT_STRIDE
 from sartransfer.models.split_stage import FLOAT, Answers, Features, Halves, enlarge, enlarge_classes
 from sartransfer.scene import Window
+from sartransfer.wholefile import replacing
 from sartransfer.windows import (
     ScenePlan,
     View,
@@ -256,12 +256,8 @@ def _answers(
 
 
 def _save(path: Path, array: NDArray[np.float32]) -> None:
-    temporary = path.with_name(f".{path.stem}.tmp.npy")
-    try:
-        np.save(temporary, array)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} could not be written ({error}). Is the disk full?") from error
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
 
 
 def overlapped_windows(

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sartransfer.cloud import Layer
 from sartransfer.engines.kinds import ENGINES
 from sartransfer.errors import OutputError, SartransferError
 from sartransfer.geotiff import opened
@@ -29,12 +30,17 @@ PLAIN = {"polygons": None, "stac": False, "probabilities": False, "entropy": Fal
 
 def all_files(path: Path, networks: Sequence[Checkpoint], options: dict[str, Any]) -> list[Path]:
     """Return every file of a map that is asked for with options of `mapping.predict_scene`."""
-    asked = {**PLAIN, **options}
-    names = ("probabilities", "entropy", "spread")
-    layers = plan_layers(path, networks[0].classes, **{name: asked[name] for name in names})
+    asked, layers = {**PLAIN, **options}, _layers(path, networks, options)
     return map_paths(
         path, [layer.path for layer in layers], asked["polygons"] is not None, bool(asked["stac"])
     )
+
+
+def _layers(path: Path, networks: Sequence[Checkpoint], options: dict[str, Any]) -> list[Layer]:
+    """Return the layers that options ask for."""
+    asked = {**PLAIN, **options}
+    names = ("probabilities", "entropy", "spread")
+    return plan_layers(path, networks[0].classes, **{name: asked[name] for name in names})
 
 
 def refuse_other(
@@ -89,10 +95,6 @@ def _wanted(
     views = options.get("views")
     how = {name: options[name] for name in ("views", "memory", "engine") if name in options}
     plans, _ = plan_members(networks, scene.height, scene.width, **how)
-    asked = {**PLAIN, **options}
-    layers = plan_layers(
-        path, networks[0].classes, **{n: asked[n] for n in ("probabilities", "entropy", "spread")}
-    )
     task = {
         "tensors": [network.metadata.get("sha256") for network in networks],
         "contracts": [network.contract.to_json() for network in networks],
@@ -102,7 +104,7 @@ def _wanted(
         "views": [views or network.views for network in networks],
         "engines": [options.get("engine", "eager")] * len(networks),
     }
-    note: dict[str, Any] = json.loads(json.dumps(map_note(task, layers)))
+    note: dict[str, Any] = json.loads(json.dumps(map_note(task, _layers(path, networks, options))))
     return note
 
 

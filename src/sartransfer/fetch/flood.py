@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from sartransfer.geotiff import write_geotiff
 from sartransfer.radar.units import Scale, Unit, convert
 from sartransfer.runs import now, read_json, write_json
 from sartransfer.scene import GeoReference
+from sartransfer.wholefile import replacing
 
 VERSION = 1  # raise when pixels come out otherwise: parts of an older version are not gone on with
 PART = 1024  # pixels a side that are loaded at once
@@ -191,9 +191,8 @@ def _assemble(
         part = _kept(path, (bands, height, width))
         if part is None:
             part = _mosaic(plan, period, plan.grid.part(row, col, height, width), scratch)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npy")
-            np.save(temporary, part)
-            temporary.replace(path)
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, part)
         image[:, row : row + height, col : col + width] = part
         if progress:
             progress(done + number + 1, of)

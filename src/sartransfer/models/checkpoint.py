@@ -15,7 +15,7 @@ from sartransfer.contract import InputContract
 from sartransfer.errors import SartransferError, WeightsError, one_of
 from sartransfer.models.build import build_model
 from sartransfer.models.network import Network
-from sartransfer.wholefile import replacing
+from sartransfer.wholefile import write_bytes
 
 FORMAT = "sartransfer checkpoint 1"
 WHICH = ("best", "last")
@@ -88,8 +88,8 @@ def write_checkpoint(path_stem: str | Path, model: Network, metadata: Mapping[st
     }
     text = json.dumps(values, indent=1, allow_nan=False)
     target = _with(stem, ".json")
-    _replace(_with(stem, ".safetensors"), data)
-    _replace(target, text.encode())
+    write_bytes(_with(stem, ".safetensors"), data, durable=True)
+    write_bytes(target, text.encode(), durable=True)
     return target
 
 
@@ -164,12 +164,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise WeightsError(f"{path} is not a sartransfer checkpoint (no format {FORMAT!r}).")
     return values
-
-
-def _replace(path: Path, data: bytes) -> None:
-    with replacing(path, durable=True) as temporary:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
 
 
 def _to_json(value: Any) -> Any:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from sartransfer.errors import WeightsError
-from sartransfer.models.checkpoint import _finite, _replace, _stem, _version, _with
+from sartransfer.models.checkpoint import _finite, _stem, _version, _with
 from sartransfer.models.masked import MaskedAutoencoder
 from sartransfer.models.weights import Weights, read_weights
+from sartransfer.wholefile import write_bytes
 
 FORMAT = "sartransfer pretraining 1"
 
@@ -36,8 +37,8 @@ def write_pretrained(path_stem: Path, model: MaskedAutoencoder, metadata: Mappin
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     target = _with(path_stem, ".json")
-    _replace(_with(path_stem, ".safetensors"), data)
-    _replace(target, json.dumps(values, indent=1, allow_nan=False).encode())
+    write_bytes(_with(path_stem, ".safetensors"), data, durable=True)
+    write_bytes(target, json.dumps(values, indent=1, allow_nan=False).encode(), durable=True)
     return target
 
 
