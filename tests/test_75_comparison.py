@@ -315,6 +315,29 @@ def test_a_start_a_seed_and_a_fraction_are_added_without_repeating(data, out, tr
     assert scenes == {(1.0, 1), (0.5, 1)}
 
 
+@pytest.mark.parametrize("draw", ["by-seed", "once"])
+def test_each_seed_has_its_own_labels_the_same_for_all_starts(data, tmp_path, monkeypatch, draw):
+    """Unless a recipe asks for one draw: then seed 0's is everybody's. All labels need no draw."""
+    drawn = {}
+
+    def look(job, folder, data, **words):
+        drawn[job.name, job.fraction, job.seed] = frozenset(e.id for e in data.catalog.in_split("train"))
+        raise InputError("seen")
+
+    monkeypatch.setattr(comparison, "train_job", look)
+    recipe = make_recipe(data, seeds=4, fractions=[1.0, 0.5], fraction_draw=draw)
+    compare(recipe, tmp_path / "out")
+    half = {seed: drawn["random", 0.5, seed] for seed in range(4)}
+    assert half == {seed: drawn["held", 0.5, seed] for seed in range(4)}
+    assert {len(found) for found in half.values()} == {2}  # of four: two more are held out
+    assert (len(set(half.values())) == 1) == (draw == "once")
+    assert len({drawn[name, 1.0, seed] for name in STARTS for seed in range(4)}) == 1
+    other = plan_comparison(make_recipe(data, seeds=4, fractions=[1.0, 0.5]), tmp_path / "out")
+    for mine, theirs in zip(plan_comparison(recipe, tmp_path / "out").runs, other.runs, strict=True):
+        same = draw == "by-seed" or mine.job.fraction == 1 or mine.job.seed == 0
+        assert (mine.identity == theirs.identity) == same
+
+
 def test_a_start_is_taken_out_again(data, out, trained):
     result = compare(make_recipe(data, {"held": STARTS["held"]}), out)
     assert trained == []
@@ -497,6 +520,18 @@ def test_the_estimate_trains_nothing_and_says_what_it_takes(data, out, tmp_path,
     assert set(fresh["seconds_per_run"]) == set(STARTS)
     assert fresh["seconds"] == pytest.approx(7 * sum(fresh["seconds_per_run"].values()))
     assert fresh["seconds"] > 0
+    training = {"epochs": 3, "batch_size": 2, "optimizer": {"lr": 0.003}, "precision": "fp32", "min_steps": 6}
+    shares = make_recipe(data, seeds=2, fractions=[1.0, 0.5], training=training)
+    few = estimate(plan_comparison(shares, tmp_path / "new"), "cpu")
+    # 4 scenes of 3 patches: 6 steps of 2; half of them are gone through twice. Both are as long.
+    assert few["seconds"] == pytest.approx(2 * 2 * sum(few["seconds_per_run"].values()))
+    shares = make_recipe(data, seeds=2, fractions=[1.0, 0.5], training=training | {"min_steps": 0})
+    less = estimate(plan_comparison(shares, tmp_path / "new"), "cpu")
+    assert (
+        2 * sum(less["seconds_per_run"].values())
+        < less["seconds"]
+        < 4 * sum(less["seconds_per_run"].values())
+    )
     parameters = sum(t.numel() for t in read_checkpoint(out / "runs/random/1/seed0").model.parameters())
     assert fresh["disk_bytes"] == 4 * parameters * (14 * 2 + 3)  # best and last each; one resume state
     assert fresh["memory_bytes"] > 4 * parameters

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sartransfer.catalog import VALIDATION, Catalog
+from sartransfer.catalog import VALIDATION
 from sartransfer.children import end_with_parent
 from sartransfer.cluster import Cluster, run_tasks
 from sartransfer.data.resolve import TrainingData, open_training_data
@@ -23,7 +23,7 @@ from sartransfer.plan import Plan, PlannedRun, plan_comparison
 from sartransfer.predict import choose_device
 from sartransfer.recipe import Recipe, StagesStart
 from sartransfer.runs import commit_of, read_json
-from sartransfer.stages import train_job, train_stages
+from sartransfer.stages import Job, train_job, train_stages
 from sartransfer.textfile import write_text
 
 __all__ = ["Comparison", "Watcher", "compare", "gather", "plan_comparison", "train_one"]
@@ -324,7 +324,7 @@ _PLANS: dict[tuple[str, str], Plan] = {}
 
 
 def _train(plan: Plan, planned: PlannedRun, device: str, watcher: Watcher | None) -> None:
-    data = _training_data(plan.catalog, plan.recipe, planned.job.fraction, plan.data_hash)
+    data = _training_data(plan, planned.job)
     with planned.folder.alone():
         if _is_trained(planned):  # by another process, since the caller looked
             return
@@ -342,15 +342,15 @@ def _train(plan: Plan, planned: PlannedRun, device: str, watcher: Watcher | None
         )
 
 
-_CACHE: dict[tuple[str, str, float], TrainingData] = {}
+_CACHE: dict[tuple[str, str, float, int], TrainingData] = {}
 
 
-def _training_data(catalog: Catalog, recipe: Recipe, fraction: float, data_hash: str) -> TrainingData:
-    """Return training scenes, shared by consecutive runs of one fraction (decoded once)."""
-    key = (data_hash, recipe.data.model_dump_json(), fraction)
+def _training_data(plan: Plan, job: Job) -> TrainingData:
+    """Return training scenes, shared by consecutive runs of one fraction and draw (decoded once)."""
+    key = (plan.data_hash, plan.recipe.data.model_dump_json(), job.fraction, job.draw)
     if key not in _CACHE:
         _CACHE.clear()
-        _CACHE[key] = open_training_data(catalog, recipe.data, fraction=fraction, seed=0)
+        _CACHE[key] = open_training_data(plan.catalog, plan.recipe.data, fraction=job.fraction, seed=job.draw)
     return _CACHE[key]
 
 

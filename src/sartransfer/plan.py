@@ -1,5 +1,6 @@
 """What a comparison will do: its runs, its test sets, and what it takes in time, memory and disk."""
 
+import math
 import resource
 import time
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from sartransfer.errors import RecipeError, one_of
 from sartransfer.gpu import on_gpu
 from sartransfer.losses import build_loss
 from sartransfer.models import build_model
+from sartransfer.models.attention import quick_attention
 from sartransfer.predict import autocast, choose_device, choose_precision
 from sartransfer.recipe import Recipe, StagesStart, TrainingRecipe
 from sartransfer.results import OTHER_DATA, RULE_LABELS, TestSet
@@ -99,8 +101,9 @@ def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
         stages_hash = content_of(start)
         for fraction in recipe.fractions:
             for seed in recipe.seeds:
+                draw = seed if fraction < 1 and recipe.fraction_draw == "by-seed" else 0
                 job = Job(name, recipe.task, recipe.data, model, start, recipe.training_of(name), recipe.primary,
-                          seed, fraction)  # fmt: skip
+                          seed, fraction, draw)  # fmt: skip
                 folder = RunFolder(out / "runs" / name / f"{fraction:.4g}" / f"seed{seed}")
                 runs.append(PlannedRun(name, job, folder, job.identity(data_hash, stages_hash)))
     # Seeds first: a comparison that is stopped early has all starts with fewer seeds, which can be compared.
@@ -124,7 +127,7 @@ def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
     scenes = len(catalog.in_split(TRAIN))
     validation = len(catalog.in_split(VALIDATION))
     data = open_training_data(catalog, recipe.data.model_copy(update={"normalization": "none"}))
-    seconds: dict[str, float] = {}
+    seconds: dict[tuple[str, float], float] = {}
     parameters: dict[str, int] = {}
     for name in recipe.initializations:
         model_recipe = recipe.model_of(name)
@@ -142,13 +145,17 @@ def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
         step = _step_seconds(
             model, training, recipe.task, size, len(data.contract.bands), len(catalog.classes), device
         )
-        patches = scenes * (recipe.data.patch.per_scene if recipe.data.patch else 1)
-        epoch = step * max(1, patches / batch)
+        each = recipe.data.patch.per_scene if recipe.data.patch else 1
         held = data.validation
-        if held is not None:
-            area = sum(h * w for h, w in (held.shape(i) for i in range(len(held))))
-            epoch += step / 3 * area / (batch * size[0] * size[1])
-        seconds[name] = epoch * training.epochs
+        area = 0 if held is None else sum(h * w for h, w in (held.shape(i) for i in range(len(held))))
+        validated = step / 3 * area / (batch * size[0] * size[1])
+        for fraction in recipe.fractions:
+            patches = max(1, round(fraction * scenes)) * each
+            repeats = (
+                math.ceil(training.min_steps * batch / patches) or 1
+            )  # as `samplers.build_sampler` has it
+            epoch = step * max(1, repeats * patches / batch) + validated
+            seconds[name, fraction] = epoch * training.epochs
     unfinished = plan.open_runs()
     # Best, last and, while training, the resume state with Adam's two moments: six copies in float32.
     disk = sum(parameters[r.initialization] * 4 * 2 for r in unfinished)
@@ -159,8 +166,8 @@ def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
         "runs": len(plan.runs),
         "open": len(unfinished),
         "labels": labels.describe(),
-        "seconds": sum(seconds[r.initialization] * r.job.fraction for r in unfinished),
-        "seconds_per_run": seconds,
+        "seconds": sum(seconds[r.initialization, r.job.fraction] for r in unfinished),
+        "seconds_per_run": {name: seconds[name, max(recipe.fractions)] for name in recipe.initializations},
         "memory_bytes": peak + (scenes + validation) * size[0] * size[1] * (4 * len(data.contract.bands) + 2),
         "disk_bytes": disk,
         "seeds": n,
@@ -191,7 +198,7 @@ def _step_seconds(
     times = []
     for _ in range(4):
         began = time.perf_counter()
-        with autocast(precision, device):
+        with autocast(precision, device), quick_attention(model):
             logits = model(images)
         loss(logits, target).backward()
         if on_gpu(device):

@@ -16,6 +16,7 @@ from sartransfer.data.unlabelled import open_unlabelled, open_unlabelled_data, r
 from sartransfer.determinism import deterministic
 from sartransfer.errors import RecipeError, WeightsError
 from sartransfer.models import Network, build_model
+from sartransfer.models.attention import quick_attention
 from sartransfer.models.checkpoint import read_checkpoint
 from sartransfer.models.initialize import InitializationReport, load_initialization
 from sartransfer.models.lora import is_lora, merge_lora
@@ -63,6 +64,8 @@ class Job:
     primary: PrimaryRecipe
     seed: int
     fraction: float = 1.0
+    draw: int = 0
+    """Seed of the draw of the scenes that a fraction under 1 holds."""
     masked: MaskedRecipe | None = None
     """For a stage that reconstructs images."""
 
@@ -88,6 +91,8 @@ class Job:
             "content": data_hash,
             "stages": stages_hash,
         }
+        if self.draw:
+            asked["draw"] = self.draw
         if self.masked is not None:
             asked["masked"] = given(self.masked)
         return digest(asked)
@@ -296,7 +301,7 @@ def pretrain_job(
         "source": catalog.source,
         "images": len(data.train),
     }
-    with deterministic(device):
+    with deterministic(device), quick_attention(model):
         done = pretrain(
             folder.path, model, data, job.training, masked, patch=job.data.patch, seed=job.seed, device=device,
             precision=precision, metadata=metadata,

@@ -42,6 +42,7 @@ from sartransfer.gpu import on_gpu
 from sartransfer.losses import build_loss, complement_weights
 from sartransfer.metrics import confusion_matrix, scores
 from sartransfer.models import Network
+from sartransfer.models.attention import quick_attention
 from sartransfer.models.averaging import AveragedModel, average_of
 from sartransfer.models.checkpoint import write_checkpoint
 from sartransfer.optimization import build_optimizer, build_scheduler, parameter_groups
@@ -166,7 +167,7 @@ def fit(
         )
         model.to(memory_format=torch.channels_last)
         learner.judged.to(memory_format=torch.channels_last)
-        with deterministic(device):
+        with deterministic(device), quick_attention(model):
             trainer.fit(
                 learner,
                 train_dataloaders=train_loader(samples, sampler, task.training, group),

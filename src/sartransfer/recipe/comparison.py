@@ -57,6 +57,9 @@ class Recipe(Strict):
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     fractions: tuple[float, ...] = (1.0,)
     """Shares of the training scenes, for a label-efficiency curve."""
+    fraction_draw: Literal["by-seed", "once"] = "by-seed"
+    """Which scenes a share under 1 holds. ``by-seed``: each seed draws its own, the same for all starts, so that
+    intervals over seeds tell of the choice of labels, too. ``once``: one draw for all; intervals hold for that one."""
     training: TrainingRecipe = TrainingRecipe()
     prediction: PredictionRecipe = PredictionRecipe()
     """May be changed after training: only the scores are computed anew."""
