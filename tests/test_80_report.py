@@ -379,6 +379,26 @@ def test_an_estimate_has_no_more_decimals_than_its_interval_bears():
     assert report.estimate_words({"mean": None, "low": None, "high": None}) == "undefined"
 
 
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        ("by-seed", "Each seed draws its own scenes"),
+        ("once", "All seeds share one draw of the scenes"),
+        (None, ""),
+    ],
+)
+def test_the_report_says_which_labels_a_share_holds(tmp_path, draw, words):
+    """Results of older versions do not tell, and the page then says nothing."""
+    folder = make_results(tmp_path, panels=False, fractions=(1.0, 0.1), starts=2)
+    if draw:
+        edit(folder, lambda r: r.update(fraction_draw=draw))
+    page = report.write_report(folder).read_text()
+    said = [
+        s for s in ("Each seed draws its own scenes", "All seeds share one draw of the scenes") if s in page
+    ]
+    assert said == ([words] if words else [])
+
+
 def test_write_figures_draws_png_from_results_alone(tmp_path):
     folder = make_results(tmp_path, panels=False, fractions=(1.0, 0.1), starts=2)
     paths = report.write_figures(folder, tmp_path / "f")

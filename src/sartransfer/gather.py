@@ -91,6 +91,7 @@ def gather(plan: Plan, device: str = "cpu") -> Comparison:
         "baseline": recipe.baseline_name,
         "initializations": list(recipe.initializations),
         "fractions": list(recipe.fractions),
+        "fraction_draw": recipe.fraction_draw,
         "seeds": list(recipe.seeds),
         "groups_are": groups,
         "verdict": verdict,
