@@ -10,6 +10,7 @@ SIGNATURE = "void(uint8[::1], uint8[::1], boolean[::1], boolean, int64, int64, u
 BLOCK = 4096  # pixels whose bytes stay in the cache
 HISTOGRAMS = 4  # filled in turn: a processor waits for a count that it has just written
 MOST = 1 << 30  # pixels of a histogram of 32 bits, with room
+CACHED = 1 << 15  # wide numbers that stay in the cache from the look at their range to the copy
 STEP = 1 << 20  # pixels that a thread takes at least
 
 
@@ -125,6 +126,14 @@ def _bytes(values: NDArray[np.generic]) -> NDArray[np.uint8] | None:
     """Return classes as bytes; None where some are none."""
     if values.dtype in (np.uint8, np.bool_):
         return np.ascontiguousarray(values).view(np.uint8)
-    if int(values.min()) < 0 or int(values.max()) > 255:
-        return None
-    return values.astype(np.uint8)
+    out = np.empty(values.size, dtype=np.uint8)
+
+    def narrow(first: int, last: int) -> bool:
+        for start in range(first, last, CACHED):
+            some = values[start : min(start + CACHED, last)]
+            if int(some.min()) < 0 or int(some.max()) > 255:
+                return False
+            out[start : start + some.size] = some
+        return True
+
+    return out if all(run_bands(narrow, values.size, step=STEP)) else None
