@@ -24,6 +24,7 @@ from sartransfer.radar.flood import (
     Slope,
     SlopeUnit,
     convert_slope,
+    decide,
     flood_levels,
     flood_strength,
     ground_rules,
@@ -865,3 +866,58 @@ def test_the_mean_of_the_focal_filter_is_used_as_it_stands():
     db = np.random.default_rng(0).normal(-12, 2, (30, 30)).astype(np.float32)
     out = smooth_db(db, DB, UN_SPIDER.speckle, "db", pixel_size=PIXEL)
     assert np.array_equal(out, focal_mean(db, radius=5.0))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        UN_SPIDER,
+        PRACTICES["db_drop"],
+        PRACTICES["log_ratio_otsu"],
+        FloodSettings(
+            "db_drop", 3.0, SpeckleFilter("lee"), mean_of="power"
+        ),  # with looks estimated: never in strips
+        FloodSettings("db_drop", 3.0, SpeckleFilter("frost"), mean_of="power"),
+    ],
+)
+def test_strips_of_rows_give_what_all_at_once_gives(monkeypatch, settings, threads):
+    """Each step on the whole arrays, and then by strips of two rows in several threads: the same to the bit."""
+    rng = np.random.default_rng(8)
+    shape = (130, 101)
+    before, after = (0.1 * rng.gamma(4.4, 1 / 4.4, shape) for _ in range(2))
+    after[20:60, 30:80] *= 0.1
+    before[90:100, :30] = 4.0  # above 0 dB, where the ratio of the practice means nothing
+    valid = rng.random(shape) > 0.05
+    layers = Layers(12.0 * (rng.random(shape) < 0.05), 7 * rng.random(shape), DEGREES)
+    size = (25.0, 20.0)
+    one, two = (
+        smooth_db(x, POWER, settings.speckle, settings.mean_of, valid=valid, pixel_size=size)
+        for x in (before, after)
+    )
+    strength = flood_strength(one, two, settings.measure)
+    given = settings.threshold
+    if isinstance(given, str):
+        given = otsu_of_tiles(strength, settings.tile)
+    levels = flood_levels(strength, [given])
+    expected = decide(levels, ground_rules(np.isfinite(strength), settings, layers), settings)
+    monkeypatch.setattr("sartransfer.radar.flood.STRIP", 2 * shape[1])
+    monkeypatch.setattr("sartransfer.compiled.thread_count", lambda: threads)
+    found = map_flood(before, after, POWER, pixel_size=size, settings=settings, layers=layers, valid=valid)
+    assert np.array_equal(found.provenance, expected)
+    assert found.threshold.value == given
+    assert (np.array(expected) == Rule.FLOODED).sum() > 500
+    positive = int((one >= 0).sum())
+    assert positive > 0
+    assert any(w.startswith(f"{positive} pixels") for w in found.warnings) == (settings.measure == "db_ratio")
+
+
+def otsu_of_tiles(strength, tile):
+    edges = bin_edges(-30.0, 30.0, 0.1)
+    return find_threshold(tile_histograms(strength, edges, tile), edges, "otsu", tile_pixels=tile**2).value
+
+
+def test_images_without_a_pixel_are_refused():
+    empty = np.zeros((0, 4))
+    with pytest.raises(InputError, match="at least one pixel"):
+        map_flood(empty, empty, DB, pixel_size=PIXEL)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sartransfer.compiled import kernel_for, run_bands
+from sartransfer.compiled import LARGE, kernel_for, run_bands
 from sartransfer.errors import InputError, UnitError
 from sartransfer.radar import connected_kernels
 from sartransfer.radar.connected import connected_counts
@@ -63,6 +63,9 @@ __all__ = [
 
 CALIBRATED = (Quantity.SIGMA0, Quantity.GAMMA0, Quantity.BETA0)
 MOST_THRESHOLDS = 254
+STRIP = LARGE
+"""Pixels that `map_flood` works on at once: their images stay in memory that is used again, where that of a whole
+scene would be asked of the system anew at every step, which takes longer than the arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +184,8 @@ def ground_rules(
     1 permanent water, 2 steep, 4 slope unknown, 128 no value. Raises `InputError` for a seasonality above 12 months.
     """
     layers = layers or Layers()
+    _check_layers(layers, known.shape)
     ground: NDArray[np.uint8] = (~known).view(np.uint8) << np.uint8(7)
-    for name, layer in (("seasonality", layers.seasonality), ("slope", layers.slope)):
-        if layer is not None and layer.shape != known.shape:
-            raise InputError(
-                f"{name} is {layer.shape}, the images are {known.shape}: bring them onto one grid."
-            )
     if layers.seasonality is not None:
         most = float(np.fmax.reduce(layers.seasonality, axis=None, initial=0))
         if most > 12:
@@ -200,6 +199,12 @@ def ground_rules(
         ground |= (layers.slope >= limit).view(np.uint8) << np.uint8(1)
         ground |= np.isnan(layers.slope).view(np.uint8) << np.uint8(2)
     return ground
+
+
+def _check_layers(layers: Layers, shape: tuple[int, ...]) -> None:
+    for name, layer in (("seasonality", layers.seasonality), ("slope", layers.slope)):
+        if layer is not None and layer.shape != shape:
+            raise InputError(f"{name} is {layer.shape}, the images are {shape}: bring them onto one grid.")
 
 
 def decide(
@@ -270,22 +275,54 @@ def map_flood(
     if np.shape(before) != np.shape(after):
         raise InputError(f"before is {np.shape(before)}, after {np.shape(after)}: bring them onto one grid.")
     check_units(unit, unit, settings)
-    one, two = (
-        smooth_db(image, unit, settings.speckle, settings.mean_of, valid=valid, pixel_size=pixel_size)
-        for image in (before, after)
-    )
-    strength = flood_strength(one, two, settings.measure)
-    counts = (
-        tile_histograms(strength, DROP_EDGES, settings.tile) if isinstance(settings.threshold, str) else None
-    )
-    threshold = resolve_threshold(settings, counts)
-    ground = ground_rules(np.isfinite(strength), settings, layers)
-    provenance = decide(flood_levels(strength, [threshold.value]), ground, settings)
-    layers = layers or Layers()
-    warnings = flood_warnings(
-        settings, layers.seasonality is not None, layers.slope is not None, int(np.count_nonzero(one >= 0))
-    )
-    return FloodMap(provenance, threshold, warnings)
+    before, after, layers = np.asarray(before), np.asarray(after), layers or Layers()
+    if before.ndim != 2 or not before.size:
+        raise InputError(f"images are (H, W) with at least one pixel, not {before.shape}.")
+    height, width = before.shape
+    _check_layers(layers, (height, width))
+    levels, ground = np.empty((height, width), dtype=np.uint8), np.empty((height, width), dtype=np.uint8)
+    estimated = settings.speckle.needs_looks and settings.speckle.looks is None
+    whole = estimated or isinstance(settings.threshold, str)  # both are found in all of the image
+    halo = settings.speckle.halo(pixel_size)[0]
+    found: list[Threshold] = []
+
+    def strip(top: int, bottom: int) -> int:
+        """Fill levels and ground of some rows; return how many pixels of `before` have 0 dB or more."""
+        first, last = max(top - halo, 0), min(bottom + halo, height)
+        part, inner = slice(first, last), slice(top - first, bottom - first)
+        one, two = (
+            smooth_db(
+                image[part], unit, settings.speckle, settings.mean_of,
+                valid=None if valid is None else valid[part], pixel_size=pixel_size,
+            )[inner]
+            for image in (before, after)
+        )  # fmt: skip
+        strength = flood_strength(one, two, settings.measure)
+        counts = (
+            tile_histograms(strength, DROP_EDGES, settings.tile)
+            if isinstance(settings.threshold, str)
+            else None
+        )
+        threshold = resolve_threshold(settings, counts)
+        found.append(threshold)
+        rows = slice(top, bottom)
+        here = Layers(
+            None if layers.seasonality is None else layers.seasonality[rows],
+            None if layers.slope is None else layers.slope[rows],
+            layers.slope_unit,
+        )
+        levels[rows] = flood_levels(strength, [threshold.value])
+        ground[rows] = ground_rules(np.isfinite(strength), settings, here)
+        return int(np.count_nonzero(one >= 0))
+
+    def band(top: int, bottom: int) -> int:
+        starts = range(top, bottom, rows)
+        return sum(strip(start, min(start + rows, bottom)) for start in starts)
+
+    rows = height if whole else -(-STRIP // width)
+    positive = sum(run_bands(band, height, step=rows))
+    warnings = flood_warnings(settings, layers.seasonality is not None, layers.slope is not None, positive)
+    return FloodMap(decide(levels, ground, settings), found[0], warnings)
 
 
 def flood_warnings(
