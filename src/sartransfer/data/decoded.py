@@ -5,6 +5,7 @@ NaN where a band has none; or uint16, where all are whole numbers that fit, whic
 are written. See `cache` for where the files lie and when they are made anew.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sartransfer.compiled import kernel_for
+from sartransfer.compiled import Kernel, kernel_for
 from sartransfer.errors import InputError
 from sartransfer.rawfile import write_at
 from sartransfer.scene import Window
@@ -157,18 +158,17 @@ def read_normalized(
         raise InputError(f"a window of {window.height} x {window.width} does not fit {image.shape}.")
     file.open()
     plain, mapped = image.flags.c_contiguous and valid.flags.c_contiguous, file.mapped
-    pixels = int(np.prod(file.planes.shape, dtype=np.int64)) if plain else 0
-    missing = np.float32(NO_VALUE if file.planes.dtype == "uint16" else np.nan)
+    pixels, dtype = math.prod(file.planes.shape) if plain else 0, file.planes.dtype
     if mapped is not None:
-        whole = kernel_for(fill_mapped, MAPPED_SIGNATURES[file.planes.dtype], pixels, (fill,))
+        whole = kernel_for(FILL_MAPPED[dtype], MAPPED_SIGNATURES[dtype], pixels, (FILL[dtype],))
         if whole is not None and plain:
-            whole(mapped, window.row, window.col, mean, std, missing, image, valid)
+            whole(mapped, window.row, window.col, mean, std, image, valid)
             return
-    kernel = kernel_for(fill, SIGNATURES[file.planes.dtype], pixels) if plain else None
+    kernel = kernel_for(FILL[dtype], SIGNATURES[dtype], pixels) if plain else None
     for values, row, col, part in file.parts(window):
         if kernel is not None:
             place = part.row, part.col, part.height, part.width
-            kernel(values, row, col, mean, std, missing, image, valid, *place)
+            kernel(values, row, col, mean, std, image, valid, *place)
             continue
         rows, cols = part.slices
         target, here = image[:, rows, cols], valid[rows, cols]
@@ -197,29 +197,27 @@ def narrow(values: NDArray[np.float32]) -> NDArray[np.uint16] | None:
 
 SIGNATURES = {
     dtype: (
-        f"void({dtype}[:,:,::1], int64, int64, float32[::1], float32[::1], float32, float32[:,:,::1], "
-        "boolean[:,::1], int64, int64, int64, int64)"
+        f"void({dtype}[:,:,::1], int64, int64, float32[::1], float32[::1], float32[:,:,::1], boolean[:,::1], "
+        "int64, int64, int64, int64)"
     )
     for dtype in ("uint16", "float32")
 }
 
 MAPPED_SIGNATURES = {
     dtype: (
-        f"void({dtype}[:,:,:,:,::1], int64, int64, float32[::1], float32[::1], float32, float32[:,:,::1], "
-        "boolean[:,::1])"
+        f"void({dtype}[:,:,:,:,::1], int64, int64, float32[::1], float32[::1], float32[:,:,::1], boolean[:,::1])"
     )
     for dtype in ("uint16", "float32")
 }
 
 
-def fill(
-    values: Any, row: Any, col: Any, mean: Any, std: Any, none: Any, image: Any, valid: Any,
+def fill_numbers(
+    values: Any, row: Any, col: Any, mean: Any, std: Any, image: Any, valid: Any,
     top: Any, left: Any, height: Any, width: Any,
 ) -> None:  # fmt: skip
-    """Cast, normalize and check a window in one pass: the compiled twin of what `read_normalized` does.
+    """Normalize and check a window of float32 in one pass: the compiled twin of what `read_normalized` does.
 
-    `none` stands for no value; NaN, which no number equals, in float32 files, where it is seen for itself. The window
-    lies in `values` from (row, col) on, and in `image` and `valid` from (top, left) on.
+    The window lies in `values` from (row, col) on, and in `image` and `valid` from (top, left) on.
     """
     for r in range(height):
         missing = 0
@@ -231,16 +229,15 @@ def fill(
             m, s = mean[b], std[b]
             wrong: Any = np.int32(0)
             for c in range(width):
-                v = np.float32(line[c])
+                v = line[c]
                 target[c] = (v - m) / s
-                ok = (v < np.float32(np.inf)) & (v > np.float32(-np.inf)) & (v != none)
+                ok = (v < np.float32(np.inf)) & (v > np.float32(-np.inf))
                 wrong += np.int32(0) if ok else np.int32(1)
             missing += wrong
             if wrong > 0:
                 for c in range(width):
-                    v = np.float32(line[c])
-                    ok = (v < np.float32(np.inf)) & (v > np.float32(-np.inf)) & (v != none)
-                    good[c] = good[c] & ok
+                    v = line[c]
+                    good[c] = good[c] & (v < np.float32(np.inf)) & (v > np.float32(-np.inf))
         if missing > 0:
             for b in range(len(image)):
                 target = image[b, top + r, left : left + width]
@@ -248,20 +245,54 @@ def fill(
                     target[c] = target[c] if good[c] else np.float32(0)
 
 
-def fill_mapped(
-    chunks: Any, row: Any, col: Any, mean: Any, std: Any, none: Any, image: Any, valid: Any
-) -> None:
-    """Do `fill` for every chunk (down, across, B, 128, 128) that a window lies in."""
-    height, width = valid.shape
-    bottom, right = row + height, col + width
-    for i in range(row // CHUNK, (bottom + CHUNK - 1) // CHUNK):
-        top, low = max(row, i * CHUNK), min(bottom, (i + 1) * CHUNK)
-        for j in range(col // CHUNK, (right + CHUNK - 1) // CHUNK):
-            left, end = max(col, j * CHUNK), min(right, (j + 1) * CHUNK)
-            fill(
-                chunks[i, j], top - i * CHUNK, left - j * CHUNK, mean, std, none, image, valid, top - row, left - col,
-                low - top, end - left,
-            )  # fmt: skip
+def fill_counts(
+    values: Any, row: Any, col: Any, mean: Any, std: Any, image: Any, valid: Any,
+    top: Any, left: Any, height: Any, width: Any,
+) -> None:  # fmt: skip
+    """Do `fill_numbers` for uint16, cast to float32: the largest value of a row says whether any is missing."""
+    for r in range(height):
+        good = valid[top + r, left : left + width]
+        for c in range(width):
+            good[c] = True
+        largest: Any = np.uint16(0)
+        for b in range(len(image)):
+            line, target = values[b, row + r, col : col + width], image[b, top + r, left : left + width]
+            m, s = mean[b], std[b]
+            for c in range(width):
+                target[c] = (np.float32(line[c]) - m) / s
+            for c in range(width):
+                largest = max(largest, line[c])
+        if largest == NO_VALUE:
+            for b in range(len(image)):
+                line = values[b, row + r, col : col + width]
+                for c in range(width):
+                    good[c] = good[c] & (line[c] != NO_VALUE)
+            for b in range(len(image)):
+                target = image[b, top + r, left : left + width]
+                for c in range(width):
+                    target[c] = target[c] if good[c] else np.float32(0)
+
+
+def by_chunks(fill: Kernel) -> Kernel:
+    """Return the loop that does `fill` for every chunk (down, across, B, 128, 128) that a window lies in."""
+
+    def fill_mapped(chunks: Any, row: Any, col: Any, mean: Any, std: Any, image: Any, valid: Any) -> None:
+        height, width = valid.shape
+        bottom, right = row + height, col + width
+        for i in range(row // CHUNK, (bottom + CHUNK - 1) // CHUNK):
+            top, low = max(row, i * CHUNK), min(bottom, (i + 1) * CHUNK)
+            for j in range(col // CHUNK, (right + CHUNK - 1) // CHUNK):
+                left, end = max(col, j * CHUNK), min(right, (j + 1) * CHUNK)
+                fill(
+                    chunks[i, j], top - i * CHUNK, left - j * CHUNK, mean, std, image, valid, top - row, left - col,
+                    low - top, end - left,
+                )  # fmt: skip
+
+    return fill_mapped
+
+
+FILL = {"uint16": fill_counts, "float32": fill_numbers}
+FILL_MAPPED = {dtype: by_chunks(fill) for dtype, fill in FILL.items()}
 
 
 def _chunks(block: NDArray[Any]) -> Iterator[NDArray[Any]]:
