@@ -22,6 +22,7 @@ benchmark: install  ## against peers, side by side; benchmarks/README.md says wh
 	$(BIN)/python benchmarks/simulated_scenes.py
 	$(BIN)/python benchmarks/archive_cost.py
 	$(BIN)/python benchmarks/pixels.py
+	$(BIN)/python benchmarks/products.py
 	$(BIN)/python benchmarks/random_patches.py
 	$(BIN)/python benchmarks/whole_scenes.py --figure benchmarks/figures/whole_scenes.png
 

@@ -13,7 +13,7 @@ from torch import nn
 from sartransfer import members, predict, streaming
 from sartransfer.cloud import write_cloud_optimized
 from sartransfer.contract import InputBand, InputContract
-from sartransfer.data.ground import trained_pixel_metres
+from sartransfer.data.ground import ground_metres, pixel_warning, trained_pixel_metres
 from sartransfer.errors import InputError, OutputError, UnitError
 from sartransfer.geotiff import write_geotiff
 from sartransfer.mapping import COLOURS, NODATA, predict_scene
@@ -238,6 +238,47 @@ def test_a_scene_of_other_pixels_than_in_training_is_warned_of(tmp_path, trained
     assert expected is None or expected in texts[0]
     with rasterio.open(found.path) as file:
         assert file.tags()["SARTRANSFER_WARNINGS"] == ("; ".join(found.warnings) or "none")
+
+
+ANGLE, NORTH = np.radians(20.0), 80.0
+
+
+def _points(height, width, side):
+    """Control points of a scene that lies askew across the antimeridian, its pixels so many metres wide."""
+    geod = pytest.importorskip("pyproj").Geod(ellps="WGS84")
+    found = []
+    for row in (0, height // 2, height):
+        for col in (0, width // 2, width):
+            east, north = (col - width / 2) * side, (height / 2 - row) * side
+            bearing = np.degrees(np.arctan2(east, north) + ANGLE)
+            lon, lat, _ = geod.fwd(180.0, NORTH, bearing, np.hypot(east, north))
+            found.append((row, col, lon, lat, 0.0))
+    return GeoReference(crs="EPSG:4326", gcps=tuple(found))
+
+
+@pytest.mark.parametrize("side", [10.0, 40.0])
+@pytest.mark.parametrize("kind", ["degrees", "points"])
+def test_pixels_in_degrees_and_of_control_points_are_compared_with_trainings(kind, side):
+    steps = (side / 111194.9, side / 111194.9 / np.cos(np.radians(NORTH)))  # a degree of a sphere of 6371 km
+    degrees = GeoReference(crs="EPSG:4326", transform=(steps[1], 0.0, 10.0, 0.0, -steps[0], NORTH))
+    place = degrees if kind == "degrees" else _points(500, 900, side)
+    scene = Scene("s", (Band("a"),), 500, 900, ArraySource(np.zeros((1, 1, 1))), place)
+    assert ground_metres(scene) == pytest.approx(side, rel=0.01)
+    assert pixel_warning(scene, [side, side]) is None
+    assert f"and training had {2 * side:g} m" in (pixel_warning(scene, [2 * side, 2 * side]) or "")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        GeoReference(), GeoReference(crs="EPSG:4326"), GeoReference(transform=PLACE.transform),
+        GeoReference(crs="EPSG:4326", gcps=tuple((i, i, 10.0 + i, 60.0, 0.0) for i in range(4))),
+    ],
+)  # fmt: skip
+def test_a_scene_that_does_not_say_where_it_is_has_pixels_of_no_size(place):
+    scene = Scene("s", (Band("a"),), 20, 20, ArraySource(np.zeros((1, 1, 1))), place)
+    assert ground_metres(scene) is None
+    assert pixel_warning(scene, [10, 10]) is None
 
 
 def test_the_size_of_training_pixels_is_known_where_all_scenes_say_it(tmp_path):

@@ -136,6 +136,26 @@ def test_several_scenes_go_into_a_folder_and_a_poisoned_one_stops_no_other(call,
     assert "two scenes are called 's0'" in said
 
 
+def test_what_is_odd_about_the_maps_of_a_list_is_told_when_they_are_made_and_found(
+    call, files, tmp_path, monkeypatch
+):
+    for number in range(3):  # linear power under the name of decibels
+        values = np.full((1, 20, 20), 0.01 + number, np.float32)
+        write_geotiff(tmp_path / f"odd{number}.tif", values, descriptions=["vv"], units=["sigma0_db"])
+    lines = [files / "s0.tif", *(tmp_path / f"odd{number}.tif" for number in range(3))]
+    (tmp_path / "list.txt").write_text("".join(f"{scene}\n" for scene in lines))
+    words = ("predict", files / "n0.json", tmp_path / "list.txt", "-o", tmp_path / "maps")
+    monkeypatch.setattr("sartransfer.cli.cluster.WARNED", 2)
+    for _ in range(2):
+        code, _, said = call(*words)
+        assert code == 0, said
+        told = [line for line in said.splitlines() if line.startswith("warning: ")]
+        assert told[0].startswith("warning: odd0: scene 'odd0', band 'vv': ")
+        assert {line.split(":")[1] for line in told[:-1]} == {" odd0", " odd1"}
+        assert told[-1].startswith("warning: 1 more maps have warnings: ")
+        assert "maps.jsonl" in told[-1]
+
+
 def test_a_map_made_with_other_options_is_not_taken_for_the_one_that_is_asked_for(call, files, tmp_path):
     """Named one by one, or in a list with its ledger; with the same options, or such as change nothing, it is."""
     pytest.importorskip("pyogrio")
@@ -403,6 +423,25 @@ def test_areas_are_told_expected_and_corrected(call, files, tmp_path):
     all_of_them = sum(np.array(s["confusion"]) for s in scenes)
     words = ("predict", files / "n1.json", files / "s0.tif", "-o", tmp_path / "other.tif", "--probabilities")
     assert call(*words)[0] == 0
+    (tmp_path / "anew").mkdir()
+    values = np.random.default_rng(9).normal(-10, 3, (1, 90, 70)).astype(np.float32)
+    anew = write_geotiff(
+        tmp_path / "anew" / "s0.tif", values, georeference=PLACE, descriptions=["vv"], units=["sigma0_db"]
+    )
+    for name, scene, more in (("views", files / "s0.tif", ("--views", 4)), ("files", anew, ())):
+        words = (
+            "predict",
+            files / "n0.json",
+            scene,
+            "-o",
+            tmp_path / f"{name}.tif",
+            "--probabilities",
+            *more,
+        )
+        assert call(*words)[0] == 0
+    for name, which in (("of", {"checkpoint": "n1 epoch 1"}), ("seen", {"views": 4})):
+        told_so = {"test": {"classes": ["dry", "wet"], "scenes": scenes} | which}
+        (tmp_path / f"{name}.json").write_text(json.dumps(told_so))
     users = all_of_them / all_of_them.sum(0)
     expected = users @ np.array([told["dry"]["km2"], told["wet"]["km2"]])
     assert told["wet"]["adjusted_km2"] == pytest.approx(expected[1])
@@ -413,6 +452,10 @@ def test_areas_are_told_expected_and_corrected(call, files, tmp_path):
         (("--probabilities", tmp_path / "map.tif"), "does not hold the probabilities of 2 classes"),
         (("-o", tmp_path / "areas.json"), "exists already"),
         (("--probabilities", tmp_path / "other-probabilities.tif"), "is not of the same run"),
+        (("--probabilities", tmp_path / "views-probabilities.tif"), "views [4], not [1]"),
+        (("--probabilities", tmp_path / "files-probabilities.tif"), "is not of the same run"),
+        (("--scores", tmp_path / "of.json"), "scores of 'n1 epoch 1', and the map is by 'n0 epoch 1'"),
+        (("--scores", tmp_path / "seen.json"), "scores with views=4, and the map was made with views=1"),
     ):
         code, _, said = call("areas", tmp_path / "map.tif", *more)
         assert (code, expected in said, "Traceback" in said) == (2, True, False), said

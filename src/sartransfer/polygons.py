@@ -1,5 +1,6 @@
 """A map of classes as polygons in a GeoPackage, with their areas on the ellipsoid."""
 
+import json
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -182,14 +183,16 @@ def expected_areas(path: str | Path, classes: int) -> NDArray[np.float64]:
 
 
 def check_pair(map_path: str | Path, probabilities: str | Path) -> None:
-    """Raise `InputError` where probabilities are not those of a map: of another grid, scene or network."""
+    """Raise `InputError` where probabilities are not those of a map: of another grid, scene, file, network or views."""
     told = []
     for path in (Path(map_path), Path(probabilities)):
         with opened(path) as file:
             tags = file.tags()
             grid = {"pixels": (file.height, file.width), "place": read_georeference(file)}
-            names = ("CHECKPOINT", "SCENE", "CLASSES")
-            told.append(grid | {n.lower(): tags.get(f"SARTRANSFER_{n}") for n in names})
+            names = ("CHECKPOINT", "SCENE", "FILES", "CLASSES")
+            made = json.loads(tags.get("SARTRANSFER_OPTIONS", "{}"))  # `streaming.map_note`
+            how = {name: made.get(name) for name in ("networks", "bands", "views")}
+            told.append(grid | {n.lower(): tags.get(f"SARTRANSFER_{n}") for n in names} | how)
     for what, one in told[0].items():
         other = told[1][what]
         if one != other and None not in (one, other):  # other programs keep no tags

@@ -49,7 +49,7 @@ def areas(
         for name, area in zip(rows, expected_areas(probabilities, len(rows)), strict=True):
             rows[name]["expected_km2"] = area / 1e6
     if scores is not None:
-        confusions = _confusions(scores, split, list(rows))
+        confusions = _confusions(scores, split, list(rows), map_path)
         estimate = resampled_areas(confusions, np.array([row["km2"] for row in rows.values()]))
         for i, row in enumerate(rows.values()):
             row["adjusted_km2"], row["low_km2"], row["high_km2"] = (
@@ -66,8 +66,11 @@ def areas(
         show_path("areas", target)
 
 
-def _confusions(path: Path, split: str | None, classes: list[str]) -> Any:
-    """Return the confusion matrix of each group of a test set (G, K, K), from what `evaluate --out` wrote."""
+def _confusions(path: Path, split: str | None, classes: list[str], map_path: Path) -> Any:
+    """Return the confusion matrix of each group of a test set (G, K, K), from what `evaluate --out` wrote.
+
+    Raises `InputError` for scores of other classes, another network or other views than the map's, where both say.
+    """
     try:
         sets = json.loads(path.read_text(encoding="utf-8"))
         name = split or (next(iter(sets)) if len(sets) == 1 else None)
@@ -78,6 +81,7 @@ def _confusions(path: Path, split: str | None, classes: list[str]) -> Any:
             raise InputError(
                 f"{path} is about the classes {', '.join(found['classes'])}, the map about {', '.join(classes)}."
             )
+        _check_network(path, found, map_path)
         groups: dict[str, Any] = {}
         for scene in found["scenes"]:
             matrix = np.array(scene["confusion"], dtype=np.int64)
@@ -91,6 +95,27 @@ def _confusions(path: Path, split: str | None, classes: list[str]) -> Any:
         raise InputError(
             f"{path} holds no scores as sartransfer evaluate --out writes them ({error})."
         ) from error
+
+
+def _check_network(path: Path, found: dict[str, Any], map_path: Path) -> None:
+    from sartransfer.geotiff import opened
+
+    with opened(map_path) as file:
+        tags = file.tags()
+    mine, views = (
+        tags.get("SARTRANSFER_CHECKPOINT"),
+        json.loads(tags.get("SARTRANSFER_OPTIONS", "{}")).get("views"),
+    )
+    if mine is not None and found.get("checkpoint", mine) != mine:
+        raise InputError(
+            f"{path} holds scores of {found['checkpoint']!r}, and the map is by {mine!r}: its errors are others. "
+            "Score the network that made the map (sartransfer evaluate --out)."
+        )
+    if views and found.get("views", views[0]) != views[0]:
+        raise InputError(
+            f"{path} holds scores with views={found['views']}, and the map was made with views={views[0]}. Score "
+            "with the map's (sartransfer evaluate --views)."
+        )
 
 
 def _show(rows: dict[str, dict[str, Any]]) -> None:

@@ -12,7 +12,10 @@ from sartransfer.errors import ClusterError, OutputError, SartransferError, one_
 from sartransfer.terminal import Watcher, err, out, show_path
 
 if TYPE_CHECKING:
+    from sartransfer.archive import Archive
     from sartransfer.mapping import MapResult
+
+WARNED = 10  # maps of many whose warnings are printed
 
 
 def keys(
@@ -87,6 +90,19 @@ def job(
     )  # fmt: skip
 
 
+def _warn(archive: "Archive") -> None:
+    """Print what is odd about the maps, of the first of them; all of it is in the ledger, and in each map's tags."""
+    from sartransfer.archive.ledger import LEDGER
+
+    found = [(record["name"], record["warnings"]) for record in archive.records if record.get("warnings")]
+    for name, texts in found[:WARNED]:
+        for text in texts:
+            err.print(f"[yellow]warning:[/] {escape(f'{name}: {text}')}", highlight=False, soft_wrap=True)
+    if len(found) > WARNED:
+        words = f"{len(found) - WARNED} more maps have warnings: {archive.folder / LEDGER}"
+        err.print(f"[yellow]warning:[/] {escape(words)}", highlight=False, soft_wrap=True)
+
+
 def is_list(scenes: list[str]) -> bool:
     """Say whether one list of scenes is named, and not scenes."""
     return len(scenes) == 1 and Path(scenes[0]).suffix.lower() in (".txt", ".csv", ".geojson", ".json")
@@ -130,6 +146,7 @@ def predict_many(
             stopped.add_note("what is done is kept, and the same command goes on from there.")
         raise
     show_path("maps", archive.folder)
+    _warn(archive)
     if archive.failed:
         if all(record["known"] for record in archive.failed):
             raise SartransferError(archive.words())

@@ -46,6 +46,7 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on the scenes of a recipe, a catalog or a dataset."""
     from sartransfer.evaluate import evaluate_checkpoint, scores_json
+    from sartransfer.mapping import checkpoint_tag
     from sartransfer.models.checkpoint import read_checkpoint
     from sartransfer.predict import choose_device
     from sartransfer.runs import chosen_weights, write_json
@@ -63,7 +64,7 @@ def evaluate(
     for name in splits_to_score(found, test_set):
         scores = evaluate_checkpoint(read, found, name, device=device, views=views, strata=strata)
         out.print(score_table(name, scores.confusion, scores.classes, scores.top2()))
-        collected[name] = scores_json(scores)
+        collected[name] = scores_json(scores) | {"checkpoint": checkpoint_tag((read,))}
         _log(checkpoint, read.metadata.get("identity"), found, name)
     if json_out:
         write_json(json_out, collected)

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from sartransfer.errors import InputError
 from sartransfer.recipe import PatchRecipe
 from sartransfer.scene import Scene
 
 SAME = 0.005  # share by which pixels of scenes trained together may differ and still be called of one size
+EARTH = 6371008.8  # metres: mean radius of the WGS 84 ellipsoid (Moritz 2000, Geodetic Reference System 1980)
 FAR = 1.25  # times larger or smaller than in training from where on a network is warned of
 
 
@@ -35,6 +38,43 @@ def pixel_metres(scene: Scene) -> float:
         )
     a, b, _, d, e, _ = place.transform
     return float(abs(a * e - b * d) ** 0.5 * crs.linear_units_factor[1])
+
+
+def ground_metres(scene: Scene) -> float | None:
+    """Return about how long the side of a scene's pixels is on the ground, in degrees and by control points too.
+
+    On a projection as `pixel_metres`; in degrees of a sphere, at the scene's middle; of control points the plane that
+    fits them best. None where nothing says it.
+    """
+    place, found = scene.georeference, None
+    if place.crs is None:
+        return None
+    try:
+        from rasterio.crs import CRS
+        from rasterio.errors import CRSError
+
+        crs = CRS.from_user_input(place.crs)
+    except (ImportError, CRSError):
+        return None
+    if place.transform is not None:
+        a, b, c, d, e, f = place.transform
+        col, row = scene.width / 2 + np.array([0, 1, 0, 1]), scene.height / 2 + np.array([0, 0, 1, 1])
+        x, y = a * col + b * row + c, d * col + e * row + f
+    elif len(place.gcps) >= 3:
+        row, col, x, y = np.array([point[:4] for point in place.gcps]).T
+    else:
+        return None
+    if crs.is_projected:
+        found = np.stack([x, y], axis=1) * crs.linear_units_factor[1]
+    elif crs.is_geographic:  # in space, so that neither the pole nor the antimeridian is an exception
+        lon, lat = x * crs.units_factor[1], y * crs.units_factor[1]
+        found = EARTH * np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
+    if found is None:
+        return None
+    grid = np.stack([col - col.mean(), row - row.mean()], axis=1)
+    sides, _, rank, _ = np.linalg.lstsq(grid, found - found.mean(0), rcond=None)
+    area = np.linalg.det(sides @ sides.T)
+    return float(area**0.25) if rank == 2 and area > 0 else None
 
 
 def common_pixel_metres(scenes: Sequence[Scene]) -> float:
@@ -69,16 +109,15 @@ def pixel_warning(scene: Scene, trained: Sequence[float] | None) -> str | None:
     """
     if trained is None:
         return None
-    try:
-        side = pixel_metres(scene)
-    except InputError:
+    side = ground_metres(scene)
+    if side is None:
         return None
     smallest, largest = trained
     if smallest / FAR <= side <= largest * FAR:
         return None
     known = f"{smallest:g} m" if largest <= (1 + SAME) * smallest else f"{smallest:g} to {largest:g} m"
     return (
-        f"scene {scene.id!r} has pixels of {side:g} m, and training had {known}: what the network knows "
+        f"scene {scene.id!r} has pixels of {side:.3g} m, and training had {known}: what the network knows "
         "is of another size there. Bring the scene to the training's pixel size."
     )
 
