@@ -193,12 +193,14 @@ def test_scenes_are_decoded_once_and_anew_when_something_changes(tmp_path, folde
     assert len(made(folder)) == len(before) + 1
 
 
-def test_a_change_that_keeps_size_and_time_is_seen(tmp_path, folder):
+@pytest.mark.parametrize("middle", [False, True])
+def test_a_change_that_keeps_size_and_time_is_seen(tmp_path, folder, monkeypatch, middle):
+    monkeypatch.setattr("sartransfer.data.cache.ENDS", 8)
     catalog = write_scenes(tmp_path / "data", whole_numbers=True, number=1)
     SceneStore(catalog, catalog.entries, contract(catalog), cache="memory-map").prepare()
     path = tmp_path / "data/0-label.tif"
     was, data = path.stat(), bytearray(path.read_bytes())
-    data[-1] ^= 1
+    data[len(data) // 2 if middle else -1] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
     store = SceneStore(catalog, catalog.entries, contract(catalog), cache="memory-map")

@@ -1,7 +1,9 @@
 """A run's folder: its states, what it keeps, and the fingerprint of what it was trained on."""
 
+import hashlib
 import json
 import math
+import os
 import shutil
 import threading
 from dataclasses import replace
@@ -15,8 +17,8 @@ from sartransfer.catalog import Asset
 from sartransfer.errors import InputError, OutputError
 from sartransfer.radar.units import parse_unit
 from sartransfer.runs import (
-    WHOLE_FILE,
     RunFolder,
+    _content,
     commit_of,
     environment,
     fingerprint,
@@ -203,23 +205,35 @@ def test_so_does_everything_else_that_a_result_depends_on(catalog):
     assert len(set(found)) == len(found)
 
 
-def test_large_files_are_known_by_size_and_both_ends(catalog, tmp_path, monkeypatch):
-    assert WHOLE_FILE >= 2 << 20  # otherwise the two ends would overlap
-    large = tmp_path / "large.npz"
+@pytest.mark.parametrize("large", [False, True])
+def test_every_byte_of_a_file_counts(catalog, tmp_path, monkeypatch, large):
+    """An analyst who mends a label in its middle leaves size and ends as they were."""
+    monkeypatch.setattr("sartransfer.runs.LARGE_FILE", 1 << 20 if large else 1 << 30)
+    label, size = tmp_path / "large.npz", (3 << 20) + 1
+    opened = []
+    real = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *given: opened.append(given) or real(*given))
 
     def of(size, *marks):
-        with large.open("wb") as file:
+        label.unlink(missing_ok=True)
+        with label.open("wb") as file:
             file.truncate(size)
             for place in marks:
                 file.seek(place)
                 file.write(b"x")
-        first, *rest = catalog.entries
-        return fingerprint(catalog.with_entries([replace(first, label=large), *rest]))
+        os.utime(label, ns=(10**18 + len(opened),) * 2)  # as if time had passed
+        return fingerprint(catalog.with_entries([replace(first, label=label), *rest]))
 
-    size = WHOLE_FILE + 1
-    found = [of(size), of(size + 1), of(size, 0), of(size, (1 << 20) - 1), of(size, size - 1)]
+    first, *rest = catalog.entries
+    found = [of(size), of(size + 1), of(size, 0), of(size, size // 2), of(size, size - 1)]
     assert len(set(found)) == len(found)
-    assert of(WHOLE_FILE, WHOLE_FILE // 2) != of(WHOLE_FILE)  # up to the limit, every byte
+    before = len(opened)
+    again = fingerprint(catalog.with_entries([replace(first, label=label), *rest]))
+    assert again == found[-1]
+    few = sum(len(e.assets) + (e.label is not None) for e in rest) + len(first.assets)
+    assert len(opened) - before == few + (not large)  # a large file that stays as it is is read once
+    whole = hashlib.sha256(str(size).encode() + label.read_bytes()).digest()
+    assert _content(label) == whole
 
 
 def test_a_file_that_is_missing_or_cannot_be_read_is_named(catalog, tmp_path):

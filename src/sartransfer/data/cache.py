@@ -277,7 +277,9 @@ def _stamp(path: Path) -> list[Any]:
     beside = [
         _stamp(p) for p in (path.with_name(path.name + end) for end in (".msk", ".aux.xml")) if p.is_file()
     ]
-    return [str(path), facts.st_size, facts.st_mtime_ns, ends.hexdigest()[:16], beside]
+    # The time of change cannot be set, as that of the content can: a file mended in its middle shows.
+    changed = [facts.st_mtime_ns, facts.st_ctime_ns]
+    return [str(path), facts.st_size, changed, ends.hexdigest()[:16], beside]
 
 
 def _most_bytes(scene: Scene, contract: InputContract) -> int:
