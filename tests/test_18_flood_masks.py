@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ from sartransfer.errors import InputError, OutputError, UnitError
 from sartransfer.geotiff import open_geotiff, write_geotiff
 from sartransfer.prepare.flood import prepare_flood
 from sartransfer.prepare.flood_pair import open_flood_pair
+from sartransfer.prepare.tiles import pair_catalog
 from sartransfer.radar.connected import connected_counts
 from sartransfer.radar.flood import (
     LEGEND,
@@ -781,6 +783,27 @@ def test_scenes_that_do_not_go_together_are_refused(area, tmp_path):
     made = prepare_flood(*nowhere, out, pixel_size=(20.0, 10.0))
     assert made.area_km2 == 0.0
     assert len(made.warnings) == 2
+
+
+def test_files_that_fetch_dated_are_not_taken_for_each_other(area, tmp_path):
+    """`fetch flood` writes the times of its passes as a tag, SARTRANSFER_TIMES."""
+    import rasterio
+
+    folder, *_ = area
+    paths = [tmp_path / "one.tif", tmp_path / "two.tif"]
+    for path, day in zip(paths, ("19", "31"), strict=True):
+        shutil.copy(folder / "before.tif", path)
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(SARTRANSFER_TIMES=f"2024-10-{day}T06:12:54Z 2024-10-{day}T06:13:19Z")
+    out = tmp_path / "flood.tif"
+    with pytest.raises(InputError, match=r"before is of 2024-10-31.*, after of 2024-10-19.*swapped"):
+        prepare_flood(paths[1], paths[0], out)
+    with pytest.raises(InputError, match="swapped"):
+        pair_catalog({"po": (paths[1], paths[0], out)})
+    with pytest.raises(InputError, match=r"both .*one\.tif: give two files"):
+        prepare_flood(paths[0], tmp_path / "." / "one.tif", out)
+    assert not out.exists()
+    assert prepare_flood(*paths, out).area_km2 == 0.0
 
 
 def test_pixel_sizes_are_true_in_degrees_and_in_mercator():

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,23 @@ def test_files_of_several_bands_stack_in_any_order(tmp_path):
     everything = np.concatenate([DATA, COLOUR.transpose(2, 0, 1)])
     order = [3, 0, 4, 1]
     np.testing.assert_array_equal(scene.read([scene.names[i] for i in order]).data, everything[order])
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_files_of_several_times_are_a_scene_of_the_last(tmp_path, order):
+    files = []
+    for name, tags in (
+        ("before", {"START": "2021-01-02T05:00:00", "PLATFORM": "S1A"}),
+        ("after", {"START": "2021-01-14T05:00:00+00:00", "PLATFORM": "S1B"}),
+    ):
+        path = tmp_path / f"{name}.tif"
+        files.append(write_geotiff(path, GREY, georeference=PLACE, descriptions=(name,), tags=tags))
+    plain = write_geotiff(tmp_path / "mask.tif", GREY, georeference=PLACE, descriptions=("mask",))
+    scene = open_entry(Entry("e", tuple(Asset(p) for p in (*(files[i] for i in order), plain))))
+    assert (scene.time, scene.platform) == (datetime(2021, 1, 14, 5, tzinfo=UTC), "S1B")
+    given = datetime(2020, 1, 1)
+    scene = open_entry(Entry("e", tuple(map(Asset, files)), time=given, platform="RCM-1"))
+    assert (scene.time, scene.platform) == (given, "RCM-1")
 
 
 def test_sizes_and_places_must_agree(tmp_path):

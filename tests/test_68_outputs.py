@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -379,6 +379,16 @@ def test_a_scene_that_does_not_tell_its_time_needs_one(tmp_path, files):
     for name in ("a", "20219999T999999", "120210203T0405067"):
         with pytest.raises(InputError, match="Give it: --time"):
             scene_time(scene(name))
+    middle, later = given + timedelta(minutes=5), given + timedelta(hours=2)
+    for own in (scene("a", given), scene(f"x_{given:%Y%m%dT%H%M%S}")):
+        assert scene_time(own, middle) == middle.replace(tzinfo=UTC)
+        assert scene_time(own, later.replace(tzinfo=timezone(timedelta(hours=2)))) == given.replace(
+            tzinfo=UTC
+        )
+        with pytest.raises(
+            InputError, match=r"taken at 2020-01-02T03:00:00Z.* and not at 2020-01-02T05:00:00Z"
+        ):
+            scene_time(own, later)  # as of a list with one --time
     plain = tmp_path / "plain.tif"
     plain.write_bytes((files / f"{NAME}.tif").read_bytes())
     with pytest.raises(InputError, match="Give it: --time"):

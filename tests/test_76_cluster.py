@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -650,6 +651,12 @@ def test_lists_of_scenes(tmp_path):
         read_scenes(tmp_path / "list.txt")
     with pytest.raises(InputError, match="two scenes"):
         predict_scenes([tmp_path / "none"], [SceneOrder("x", "a"), SceneOrder("x", "b")], tmp_path)
+    (tmp_path / "list.txt").write_text("#1.tif\nscene#2.tif # a remark\n  # another\nx.tif\t#third#.tif\n")
+    found = read_scenes(tmp_path / "list.txt")
+    assert [(order.name, Path(order.scene).name) for order in found] == [
+        ("scene_2", "scene#2.tif"),
+        ("x", "x.tif"),
+    ]
     (tmp_path / "list.txt").write_text("before.tif | sub/after.tif")
     assert read_scenes(tmp_path / "list.txt", "a|b") == (
         SceneOrder("after", f"{tmp_path}/before.tif|{tmp_path}/sub/after.tif", "a|b"),
@@ -726,3 +733,32 @@ def test_a_map_whose_maker_died_before_it_could_say_so_is_taken_as_it_is(unet, t
     # Where the map was there before the work was given out, it is another's.
     with pytest.raises(OutputError, match="exists"):
         work.map_whole(task, replace(asked, before=stamp(tmp_path / "m.tif")))
+
+
+def test_each_scene_of_a_catalog_tells_its_own_time(unet, tmp_path):
+    """GeoTIFFs often do not say when they were taken; the catalog does, and one time for all would be wrong."""
+    scenes = [str(p) for p in sorted(unet.glob("scene*.tif"))[:1]] * 2
+    times = ("2021-01-01T06:00:00", "2021-07-01T18:30:00+02:00")
+    rows = [f"s{n},{scene},{time}" for n, (scene, time) in enumerate(zip(scenes, times, strict=True))]
+    (tmp_path / "list.csv").write_text("\n".join(["id,images,time", *rows]))
+    orders = read_scenes(tmp_path / "list.csv")
+    made = predict_scenes([unet / "best.json"], orders, tmp_path / "maps", device="cpu", stac=True)
+    assert not made.failed
+    told = [
+        json.loads((tmp_path / f"maps/s{n}.stac.json").read_text())["properties"]["datetime"]
+        for n in range(2)
+    ]
+    assert told == ["2021-01-01T06:00:00Z", "2021-07-01T16:30:00Z"]
+    again = predict_scenes([unet / "best.json"], orders, tmp_path / "maps", device="cpu", stac=True)
+    assert not again.failed  # found finished
+    (tmp_path / "maps" / LEDGER).unlink()
+    moved = [replace(order, time=order.time + timedelta(days=1)) for order in orders]
+    other = predict_scenes([unet / "best.json"], moved, tmp_path / "maps", device="cpu", stac=True)
+    assert len(other.failed) == 2  # maps of another time are not taken for these
+    same = datetime(2021, 1, 1, 6, 5, tzinfo=UTC)
+    one = predict_scenes([unet / "best.json"], orders, tmp_path / "one", device="cpu", stac=same)
+    assert [r["status"] for r in one.records] == ["finished", "failed"]
+    assert (
+        "was taken at 2021-07-01T16:30:00Z, as its catalog says, and not at 2021-01-01T06:05:00Z"
+        in (one.failed[0]["error"])
+    )

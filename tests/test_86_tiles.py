@@ -188,6 +188,15 @@ def test_what_cannot_be_split_or_cut_is_refused(floods, tmp_path):
     assert Asset(entry.assets[0].path).bands == ()
 
 
+def test_a_mask_that_is_not_there_and_events_that_are_all_held_out_are_told(floods, tmp_path):
+    before, after, _ = make_flood(tmp_path, "oder")
+    with pytest.raises(InputError, match=r"the mask .*none\.tif cannot be read"):
+        pair_catalog({"oder": (before, after, tmp_path / "none.tif")})
+    with pytest.raises(CatalogError, match="no event is left to train on"):
+        prepare_tiles(floods, tmp_path / "out", SMALL, tests=["ebro", "po", "elbe"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_cuts_pairs(call, tmp_path):
     paths = {n: make_flood(tmp_path, n, seed=i) for i, n in enumerate(("ebro", "po"))}
     words = [w for n, p in paths.items() for w in ("--pair", f"{n}={p[0]}|{p[1]}|{p[2]}")]

@@ -1,10 +1,11 @@
 """A STAC item beside a map: where and when it is, what its values mean, and what it was made of."""
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 GEOPACKAGE = "application/geopackage+sqlite3"
 # As in the names of Sentinel-1 products: S1A_IW_GRDH_1SDV_20210101T060000_20210101T060025_...
 STAMP = re.compile(r"(?<!\d)(\d{8}T\d{6})(?!\d)")
+# Its first, middle or last line: a Sentinel-1 product takes about a minute, joined slices a few.
+SAME_SCENE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +56,29 @@ class MapFacts:
 def scene_time(scene: Scene, given: datetime | None = None) -> datetime:
     """Return when a scene was taken: as given, as it says, or as its name says (20210101T060000); UTC.
 
-    Raises `InputError` where none of these tells it: a STAC item needs a time.
+    Raises `InputError` where none of these tells it (a STAC item needs a time), or the one that is given is not the
+    scene's own: of several scenes one time would be given to all.
     """
-    time = given or scene.time
-    if time is None and (found := STAMP.search(scene.id)):
-        try:
-            time = datetime.strptime(found.group(1), "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-        except ValueError:
-            time = None
-    if time is None:
+    own = scene.time
+    if own is None and (found := STAMP.search(scene.id)):
+        with contextlib.suppress(ValueError):
+            own = datetime.strptime(found.group(1), "%Y%m%dT%H%M%S")
+    if own is None and given is None:
         raise InputError(
             f"scene {scene.id!r} does not tell when it was taken, and a STAC item needs a time. Give it: "
             "--time 2021-01-01T06:00:00."
         )
+    told = [as_utc(time) for time in (given, own) if time]
+    if abs(told[0] - told[-1]) > SAME_SCENE:
+        raise InputError(
+            f"scene {scene.id!r} was taken at {time_stamp(told[1])}, as it or its name says, and not at "
+            f"{time_stamp(told[0])}. Leave out --time, or rename the scene."
+        )
+    return told[0]
+
+
+def as_utc(time: datetime) -> datetime:
+    """Return a time in UTC; one that does not say its zone is in it already."""
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 

@@ -190,7 +190,7 @@ def predict_by_windows(
 
     return predict_scene(
         networks, order.scene, target, bands=order.bands, device=choose_device(device), overwrite=overwrite,
-        progress=progress, elsewhere=elsewhere, **options,
+        progress=progress, elsewhere=elsewhere, **order.options(options),
     )  # fmt: skip
 
 
@@ -203,7 +203,10 @@ def _here(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tupl
 def _told_by_itself(path: Path, order: SceneOrder, task: MapTask, key: str) -> dict[str, Any]:
     """Return the record of a map that the ledger does not know as this task's: finished where it says so itself."""
     outcome = attempt(
-        lambda _: refuse_other(path, loaded(task), order.scene, order.bands, dict(task.options)), None
+        lambda _: refuse_other(
+            path, loaded(task), order.scene, order.bands, order.options(dict(task.options))
+        ),
+        None,
     )
     if outcome.error is not None:
         return _failure(order.name, outcome.kind, outcome.error, known=outcome.known)
@@ -220,6 +223,15 @@ def _key(order: SceneOrder, task: MapTask) -> str:
     for file in map(Path, order.scene.split("|")):
         parts = sorted(file.rglob("*")) if file.is_dir() else [file]
         files += [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in parts if p.is_file()]
+    of_catalog = [order.time.isoformat()] if order.time and dict(task.options).get("stac") else []
     return digest(
-        [task.checkpoints, task.tensors, order.scene, order.bands, files, repr(sorted(task.options))]
+        [
+            task.checkpoints,
+            task.tensors,
+            order.scene,
+            order.bands,
+            files,
+            repr(sorted(task.options)),
+            *of_catalog,
+        ]
     )

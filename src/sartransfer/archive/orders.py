@@ -1,16 +1,20 @@
 """Which scenes are to be mapped, and what their maps are called."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sartransfer.catalog import Entry, read_catalog
 from sartransfer.errors import InputError
 from sartransfer.readers.opening import DETECTORS, ENDINGS
 from sartransfer.scene import format_bands
+from sartransfer.stac import SAME_SCENE, as_utc, time_stamp
 
 LISTS = (".txt", ".csv", ".geojson", ".json")
+REMARK = re.compile(r"(^|\s)#.*")  # a name may hold one
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +27,30 @@ class SceneOrder:
     """Its file, or its files as ``before.tif|after.tif``; absolute, since workers stand elsewhere."""
     bands: str | None = None
     """What the bands are, where the files do not say (`scene.parse_bands`)."""
+    time: datetime | None = None
+    """When it was taken, where a catalog says it."""
+
+    def options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of `mapping.predict_scene` for this scene: a STAC item tells its own time.
+
+        Raises `InputError` where one time is given for all and this scene has another.
+        """
+        stac = asked.get("stac")
+        if not stac or self.time is None:
+            return dict(asked)
+        if isinstance(stac, datetime) and abs(as_utc(stac) - as_utc(self.time)) > SAME_SCENE:
+            raise InputError(
+                f"scene {self.name!r} was taken at {time_stamp(as_utc(self.time))}, as its catalog says, and not at "
+                f"{time_stamp(as_utc(stac))}. Leave out --time."
+            )
+        return {**asked, "stac": self.time}
 
 
 def read_scenes(path: str | Path, bands: str | None = None) -> tuple[SceneOrder, ...]:
-    """Read a list of scenes: a text file with a scene a line (``#`` begins a remark), or a catalog.
+    """Read a list of scenes: a text file with a scene a line, or a catalog.
 
-    Paths are relative to the list's folder. `bands` holds for all scenes of which a catalog does not say it.
+    ``#`` begins a remark at the start of a line or after a space. Paths are relative to the list's folder.
+    `bands` holds for all scenes of which a catalog does not say it.
 
     Raises `InputError` for a list that is missing, empty, or has two scenes of one name; `CatalogError`.
     """
@@ -40,7 +62,7 @@ def read_scenes(path: str | Path, bands: str | None = None) -> tuple[SceneOrder,
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} cannot be read as a list of scenes: {error}.") from error
-        words = [w for w in (line.partition("#")[0].strip() for line in lines) if w]
+        words = [w for w in (REMARK.sub("", line).strip() for line in lines) if w]
         orders = []
         for line in words:
             orders.append(order_of(line, bands, path.absolute().parent))
@@ -74,7 +96,7 @@ def _of_entry(entry: Entry, bands: str | None) -> SceneOrder:
             )
     files = "|".join(str(asset.path.absolute()) for asset in entry.assets)
     said = "|".join(format_bands(asset.bands) if asset.bands else "" for asset in entry.assets)
-    return SceneOrder(_name(entry.id), files, said if said.strip("|") else bands)
+    return SceneOrder(_name(entry.id), files, said if said.strip("|") else bands, entry.time)
 
 
 def _name(text: str) -> str:

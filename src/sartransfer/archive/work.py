@@ -101,7 +101,7 @@ def map_whole(task: MapTask, asked: SceneWork) -> MapResult:
         )
     return predict_scene(
         networks, asked.order.scene, asked.path, bands=asked.order.bands, device=choose_device(task.device),
-        overwrite=asked.overwrite, **dict(task.options),
+        overwrite=asked.overwrite, **asked.order.options(dict(task.options)),
     )  # fmt: skip
 
 

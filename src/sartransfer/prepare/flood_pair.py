@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -109,9 +110,7 @@ def open_flood_pair(
     for name, scene in opened.items():
         if len(scene.bands) != 1:
             raise InputError(f"{name} ({scene.id}) has the bands {', '.join(scene.names)}: must have one.")
-    first, last = _time(one), _time(two)
-    if first is not None and last is not None and _later(first, last):
-        raise InputError(f"before is of {first}, after of {last}: the two scenes are swapped.")
+    check_order(before, after, one, two)
     size, areas = _pixel_size(two if two.georeference.transform else one, pixel_size)
     return FloodPair(one, two, opened, size, areas)
 
@@ -151,9 +150,36 @@ def band_unit(scene: Scene, band: str) -> Unit:
     return unit
 
 
-def _time(scene: Scene) -> object:
+def check_order(before: str | Path | Scene, after: str | Path | Scene, one: Scene, two: Scene) -> None:
+    """Raise `InputError` where both files are one, or the first was taken later than the second.
+
+    `one` and `two` are the scenes of `before` and `after`.
+    """
+    files = {Path(i).resolve() for i in (before, after) if not isinstance(i, Scene)}
+    if len(files) == 1 and not isinstance(before, Scene) and not isinstance(after, Scene):
+        raise InputError(f"before and after are both {after}: give two files.")
+    first, last = _time(before, one), _time(after, two)
+    if first is not None and last is not None and _later(first, last):
+        raise InputError(f"before is of {first}, after of {last}: the two scenes are swapped.")
+
+
+def _time(given: str | Path | Scene, scene: Scene) -> object:
     times = [t for t in (scene.time, *(b.time for b in scene.bands if isinstance(b, Band))) if t is not None]
-    return times[0] if times else None
+    return times[0] if times else None if isinstance(given, Scene) else _fetched_time(Path(given))
+
+
+def _fetched_time(path: Path) -> datetime | None:
+    """Return when a file that `sartransfer fetch flood` wrote was taken: its readers know nothing of this tag."""
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return None
+    try:
+        with rasterio.open(path) as file:
+            return datetime.fromisoformat(file.tags().get("SARTRANSFER_TIMES", "").split(" ")[0])
+    except (RasterioError, ValueError):
+        return None
 
 
 def _later(first: object, last: object) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sartransfer.catalog import IGNORE_INDEX, TRAIN, VALIDATION, Asset, Catalog, Entry, write_catalog
 from sartransfer.errors import CatalogError, InputError, one_of
 from sartransfer.geotiff import write_geotiff
+from sartransfer.prepare.flood_pair import check_order
 from sartransfer.prepare.patches import (
     CATALOG,
     MANIFEST,
@@ -157,9 +158,14 @@ def pair_catalog(pairs: Mapping[str, tuple[Path, Path, Path]], name: str = "floo
     """
     entries, rules = [], []
     for event, (before, after, mask) in pairs.items():
+        one, two = open_scene(before), open_scene(after)
+        check_order(before, after, one, two)
         assets = tuple(
-            Asset(path, "geotiff", tuple(_renamed(b, when, role) for b in open_scene(path).bands))
-            for path, when, role in ((before, "before", "reference"), (after, "after", "flood"))
+            Asset(path, "geotiff", tuple(_renamed(b, when, role) for b in scene.bands))
+            for path, scene, when, role in (
+                (before, one, "before", "reference"),
+                (after, two, "after", "flood"),
+            )
         )
         entries.append(Entry(event, assets, label=mask, group=event, platform="Sentinel-1"))
         rules.append(f"{event}: {_rule_of(mask)}")
@@ -175,9 +181,15 @@ def pair_catalog(pairs: Mapping[str, tuple[Path, Path, Path]], name: str = "floo
 def _rule_of(mask: Path) -> str:
     """Return what the mask says of the rule that made it."""
     import rasterio
+    from rasterio.errors import RasterioIOError
 
-    with rasterio.open(mask) as file:
-        rule = file.tags().get("SARTRANSFER_FLOOD")
+    try:
+        with rasterio.open(mask) as file:
+            rule = file.tags().get("SARTRANSFER_FLOOD")
+    except RasterioIOError as error:
+        raise InputError(
+            f"the mask {mask} cannot be read: {error}. Make it first (prepare flood)."
+        ) from error
     return f"a rule from the same images ({rule})" if rule else "unknown origin"
 
 
@@ -220,6 +232,10 @@ def _split_by_event(
             "paper did (--counts 156,20,20), which says nothing of new floods."
         )
     split = {**dict.fromkeys(validation, VALIDATION), **{t: t for t in tests}}
+    if all(event in split for event in events):
+        raise CatalogError(
+            f"no event is left to train on: {', '.join(events)} are all held out. Map another flood, or hold out fewer."
+        )
     return catalog.with_entries(replace(e, split=split.get(e.group or "", TRAIN)) for e in catalog.entries)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -127,8 +128,9 @@ def open_entry(entry: Entry) -> Scene:
 
     Of an entry that is a part of a scene, what lies outside the part is not valid.
 
-    Time and platform are the entry's, and the georeference is that of the first file that has one. Raises
-    `InputError` if sizes or georeferences do not agree, or two bands have one name.
+    Time and platform are the entry's, or those of the file that was taken last: of a pair a map shows what is after.
+    The georeference is that of the first file that has one. Raises `InputError` if sizes or georeferences do not
+    agree, or two bands have one name.
     """
     scenes = [open_scene(a.path, a.reader, a.bands) for a in entry.assets]
     first = scenes[0]
@@ -153,6 +155,7 @@ def open_entry(entry: Entry) -> Scene:
             f"entry {entry.id!r}: two bands have one name ({', '.join(names)}). Name them in `bands`: "
             "before=digital_number|after=digital_number."
         )
+    last = max(scenes, key=_taken)
     return Scene(
         id=entry.id,
         bands=tuple(b for s in scenes for b in s.bands),
@@ -160,9 +163,15 @@ def open_entry(entry: Entry) -> Scene:
         width=first.width,
         source=source,
         georeference=georeference,
-        time=entry.time or first.time,
-        platform=entry.platform or first.platform,
+        time=entry.time or last.time,
+        platform=entry.platform or last.platform,
     )
+
+
+def _taken(scene: Scene) -> datetime:
+    """Return when a scene was taken, to compare it with others; one that does not say is the oldest."""
+    time = scene.time or datetime.min
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def read_label(entry: Entry, catalog: Catalog, window: Window | None = None) -> NDArray[np.uint8]:
