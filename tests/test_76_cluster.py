@@ -751,6 +751,9 @@ def test_each_scene_of_a_catalog_tells_its_own_time(unet, tmp_path):
     assert told == ["2021-01-01T06:00:00Z", "2021-07-01T16:30:00Z"]
     again = predict_scenes([unet / "best.json"], orders, tmp_path / "maps", device="cpu", stac=True)
     assert not again.failed  # found finished
+    bare = predict_scenes([unet / "best.json"], orders, tmp_path / "maps", device="cpu", overwrite=True)
+    for n, record in enumerate(bare.records):  # of many scenes, too, it is said what a map has outlived
+        assert any(f"s{n}.stac.json is of an earlier map" in w for w in record["warnings"])
     (tmp_path / "maps" / LEDGER).unlink()
     moved = [replace(order, time=order.time + timedelta(days=1)) for order in orders]
     other = predict_scenes([unet / "best.json"], moved, tmp_path / "maps", device="cpu", stac=True)

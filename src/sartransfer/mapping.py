@@ -217,11 +217,12 @@ def predict_scene(
         tags["SARTRANSFER_ENGINE"] = "; ".join(dict.fromkeys(m.engine.describe() for m in members))
         growing.finish(scene.georeference, tags, overwrite=overwrite, beside=accompany)
     names = {layer.path.stem.removeprefix(out.stem): layer.path for layer in layers}
+    left = [p for p in _all_beside(out) if p not in paths and p.exists()]
     return MapResult(
         out,
         names.get("-probabilities"),
         {name: int(counts[i]) for i, name in enumerate(classes)},
-        tuple(warnings),
+        (*warnings, *(f"{path} is of an earlier map: remove it, or make it anew." for path in left)),
         names.get("-entropy"),
         plan,
         names.get("-spread"),
@@ -246,6 +247,12 @@ def read_networks(checkpoint: Networks) -> tuple[Checkpoint, ...]:
 def scene_files(scene: str | Path | Scene) -> list[Path]:
     """Return the files that a scene is read from; none for an open scene."""
     return [] if isinstance(scene, Scene) else [Path(name.strip()) for name in str(scene).split("|")]
+
+
+def _all_beside(path: Path) -> list[Path]:
+    """Return the files that may stand beside a map, but for its table of classes."""
+    layers = plan_layers(path, ("a", "b"), probabilities=True, entropy=True, spread=True)
+    return map_paths(path, [layer.path for layer in layers], True, True)[2:]
 
 
 def map_paths(out: Path, layers: Sequence[Path], polygons: bool, stac: bool) -> list[Path]:

@@ -86,7 +86,7 @@ def plan_passes(model: nn.Module, height: int, width: int, views: int, limits: L
     if rest is not None and rest <= SLACK:
         raise InputError(
             f"the engine alone needs {limits.fixed / 2**20:.0f} MiB, and {(limits.memory or 0) / 2**20:.0f} MiB are "
-            "allowed. Allow more memory, or use engine='eager'."
+            "allowed. Allow more memory, or take the engine `eager`."
         )
     plan = _plan(model, height, width, views, replace(limits, memory=rest))
     return replace(plan, memory=plan.memory + limits.fixed)

@@ -308,20 +308,6 @@ def _show(result: "MapResult") -> None:
             show_path(what, path)
     if result.item:
         show_path("STAC item", result.item)
-    written = {result.probabilities, result.entropy, result.spread, result.polygons, result.item}
-    for path in _all_beside(result.path):
-        if path not in written and path.exists():
-            words = f"{path} is of an earlier map: remove it, or make it anew."
-            err.print(f"[yellow]warning:[/] {escape(words)}", soft_wrap=True)
-
-
-def _all_beside(path: Path) -> list[Path]:
-    """Return the files that may stand beside a map, but for its table of classes."""
-    from sartransfer.map_layers import plan_layers
-    from sartransfer.mapping import map_paths
-
-    layers = plan_layers(path, ("a", "b"), probabilities=True, entropy=True, spread=True)
-    return map_paths(path, [layer.path for layer in layers], True, True)[2:]
 
 
 def _show_areas(areas: dict[str, float]) -> None:
