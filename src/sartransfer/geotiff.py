@@ -77,15 +77,18 @@ def open_geotiff(path: str | Path, bands: Sequence[Band] | None = None) -> Scene
         width=width,
         source=GeoTiffSource(path),
         georeference=georeference,
-        time=_time(tags.get("START", "")),
+        time=_time(tags),
         platform=tags.get("PLATFORM") or None,
     )
 
 
-def _time(text: str) -> datetime | None:
-    """Read a time as `prepare` writes it into its scenes; another program's words are no time."""
+def _time(tags: Mapping[str, str]) -> datetime | None:
+    """Read a time as `prepare` (START) or `fetch` (its passes, the first of them) writes it into its scenes.
+
+    Another program's words are no time.
+    """
     try:
-        return datetime.fromisoformat(text)
+        return datetime.fromisoformat(tags.get("START") or tags.get("SARTRANSFER_TIMES", "").split(" ")[0])
     except ValueError:
         return None
 

@@ -124,7 +124,10 @@ def tiles(
     ] = None,
     pairs: Annotated[
         list[str] | None,
-        typer.Option("--pair", help="Instead of a catalog: EVENT=BEFORE|AFTER|MASK (repeatable)."),
+        typer.Option(
+            "--pair",
+            help="Instead of a catalog: EVENT=BEFORE|AFTER|MASK (repeatable; an event may have several).",
+        ),
     ] = None,
     tests: Annotated[
         list[str] | None, typer.Option("--test", help="An event that is held out whole (repeatable).")
@@ -154,7 +157,7 @@ def tiles(
         raise InputError("--out is missing: name a folder.")
     if (source is None) == (not pairs):
         raise InputError("name a catalog, or pairs (--pair EVENT=BEFORE|AFTER|MASK).")
-    scenes = open_scenes(source) if source is not None else pair_catalog(dict(_pair(p) for p in pairs or ()))
+    scenes = open_scenes(source) if source is not None else pair_catalog([_pair(p) for p in pairs or ()])
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("cutting", total=len(scenes.entries))
         made = prepare_tiles(

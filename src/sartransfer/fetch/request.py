@@ -125,15 +125,20 @@ class Period:
 
 
 def parse_period(text: str) -> Period:
-    """Return the period of ``2024-10-01/2024-10-28``: whole days, UTC, both included; times are ISO 8601."""
+    """Return the period of ``2024-10-01/2024-10-28``: whole days, UTC, both included; times are ISO 8601.
+
+    A single day (``2024-10-19``) is the whole of it.
+    """
     parts = [p.strip() for p in text.split("/")]
+    if len(parts) == 1 and len(parts[0]) == 10:
+        parts *= 2
     if len(parts) != 2:
-        raise InputError(f"period {text!r}: give START/END, such as 2024-10-01/2024-10-28.")
+        raise InputError(f"period {text!r}: give START/END, such as 2024-10-01/2024-10-28, or one day.")
     try:
         start, end = (datetime.fromisoformat(p) for p in parts)
     except ValueError as error:
         raise InputError(
-            f"period {text!r}: {error}. Give START/END, such as 2024-10-01/2024-10-28."
+            f"period {text!r}: {error}. Give START/END, such as 2024-10-01/2024-10-28, or one day."
         ) from error
     if len(parts[1]) == 10:
         end += timedelta(days=1, seconds=-1)

@@ -13,6 +13,7 @@ from sartransfer.radar.flood import smooth_db
 from sartransfer.radar.speckle import SpeckleFilter
 from sartransfer.radar.units import Quantity, Scale, Unit
 from sartransfer.readers import open_scene
+from sartransfer.readers.opening import as_utc
 from sartransfer.scene import Band, GeoReference, Scene, Window
 
 LOOKS_SIDE = 2048  # pixels a side of the middle of a scene from which its looks are estimated
@@ -158,35 +159,14 @@ def check_order(before: str | Path | Scene, after: str | Path | Scene, one: Scen
     files = {Path(i).resolve() for i in (before, after) if not isinstance(i, Scene)}
     if len(files) == 1 and not isinstance(before, Scene) and not isinstance(after, Scene):
         raise InputError(f"before and after are both {after}: give two files.")
-    first, last = _time(before, one), _time(after, two)
-    if first is not None and last is not None and _later(first, last):
+    first, last = _time(one), _time(two)
+    if first is not None and last is not None and as_utc(first) > as_utc(last):
         raise InputError(f"before is of {first}, after of {last}: the two scenes are swapped.")
 
 
-def _time(given: str | Path | Scene, scene: Scene) -> object:
-    times = [t for t in (scene.time, *(b.time for b in scene.bands if isinstance(b, Band))) if t is not None]
-    return times[0] if times else None if isinstance(given, Scene) else _fetched_time(Path(given))
-
-
-def _fetched_time(path: Path) -> datetime | None:
-    """Return when a file that `sartransfer fetch flood` wrote was taken: its readers know nothing of this tag."""
-    import rasterio
-    from rasterio.errors import RasterioError
-
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return None
-    try:
-        with rasterio.open(path) as file:
-            return datetime.fromisoformat(file.tags().get("SARTRANSFER_TIMES", "").split(" ")[0])
-    except (RasterioError, ValueError):
-        return None
-
-
-def _later(first: object, last: object) -> bool:
-    try:
-        return bool(first > last)  # type: ignore[operator]
-    except TypeError:  # one of them names its time zone, the other does not
-        return False
+def _time(scene: Scene) -> datetime | None:
+    times = (scene.time, *(b.time for b in scene.bands))
+    return next((t for t in times if t is not None), None)
 
 
 def _check_grid(name: str, scene: Scene, reference: Scene) -> None:

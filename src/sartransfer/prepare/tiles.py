@@ -151,13 +151,33 @@ def prepare_tiles(
     return _finish(catalog, tiles, entries, settings, out, left_out, counts)
 
 
-def pair_catalog(pairs: Mapping[str, tuple[Path, Path, Path]], name: str = "floods") -> Catalog:
+Pair = tuple[Path, Path, Path]
+"""Before, after and mask."""
+
+
+def pair_catalog(
+    pairs: Mapping[str, Pair] | Iterable[tuple[str, Pair]], name: str = "floods"
+) -> Catalog:
     """Return a catalog of mapped floods: event -> (before, after, mask), as fetch and prepare flood write them.
 
-    Bands are called ``before_vv``, ``after_vv`` and so on, with the units that the files declare.
+    An event may have several pairs, as ``(event, pair)`` one after another: they are of one group, and so of one side
+    of a split. Bands are called ``before_vv``, ``after_vv`` and so on, with the units that the files declare.
+
+    Raises `InputError` for a pair given twice, a mask that cannot be read, and dates that are swapped.
     """
-    entries, rules = [], []
-    for event, (before, after, mask) in pairs.items():
+    entries: list[Entry] = []
+    rules, seen = [], set[Pair]()
+    given = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
+    events = {event for event, _ in given}
+    for event, (before, after, mask) in given:
+        files = (before.resolve(), after.resolve(), mask.resolve())
+        if files in seen:
+            raise InputError(f"event {event!r}: the pair {before} and {after} is given twice. Give it once.")
+        seen.add(files)
+        ident, number = event, 1
+        while ident in {e.id for e in entries} or (number > 1 and ident in events):
+            number += 1
+            ident = f"{event}-{number}"
         one, two = open_scene(before), open_scene(after)
         check_order(before, after, one, two)
         assets = tuple(
@@ -167,8 +187,8 @@ def pair_catalog(pairs: Mapping[str, tuple[Path, Path, Path]], name: str = "floo
                 (after, two, "after", "flood"),
             )
         )
-        entries.append(Entry(event, assets, label=mask, group=event, platform="Sentinel-1"))
-        rules.append(f"{event}: {_rule_of(mask)}")
+        entries.append(Entry(ident, assets, label=mask, group=event, platform="Sentinel-1"))
+        rules.append(f"{ident}: {_rule_of(mask)}")
     return Catalog(
         name,
         tuple(entries),

@@ -130,7 +130,7 @@ def open_entry(entry: Entry) -> Scene:
 
     Time and platform are the entry's, or those of the file that was taken last: of a pair a map shows what is after.
     The georeference is that of the first file that has one. Raises `InputError` if sizes or georeferences do not
-    agree, or two bands have one name.
+    agree, two bands have one name, or what is called ``before`` was taken later than what is called ``after``.
     """
     scenes = [open_scene(a.path, a.reader, a.bands) for a in entry.assets]
     first = scenes[0]
@@ -155,6 +155,7 @@ def open_entry(entry: Entry) -> Scene:
             f"entry {entry.id!r}: two bands have one name ({', '.join(names)}). Name them in `bands`: "
             "before=digital_number|after=digital_number."
         )
+    _check_dates(entry, scenes)
     last = max(scenes, key=_taken)
     return Scene(
         id=entry.id,
@@ -170,8 +171,31 @@ def open_entry(entry: Entry) -> Scene:
 
 def _taken(scene: Scene) -> datetime:
     """Return when a scene was taken, to compare it with others; one that does not say is the oldest."""
-    time = scene.time or datetime.min
+    return as_utc(scene.time or datetime.min)
+
+
+def as_utc(time: datetime) -> datetime:
+    """Return a time that can be compared with others: one that names no zone is UTC, as radar products write it."""
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _check_dates(entry: Entry, scenes: Sequence[Scene]) -> None:
+    """Refuse a pair whose files are swapped, where bands say which is which and their files say when."""
+    dates: dict[str, list[tuple[datetime, Path, str]]] = {"before": [], "after": []}
+    for asset, scene in zip(entry.assets, scenes, strict=True):
+        for band in scene.bands:
+            time = band.time or scene.time
+            for when in dates if time else ():
+                if band.role == when or when in band.name.lower().split("_"):
+                    dates[when].append((as_utc(time), asset.path, band.name))  # type: ignore[arg-type]
+    if not dates["before"] or not dates["after"]:
+        return
+    (first, one, before), (last, two, after) = max(dates["before"]), min(dates["after"])
+    if first > last:
+        raise InputError(
+            f"entry {entry.id!r}: band {before!r} is of {first:%Y-%m-%dT%H:%M:%SZ} ({one}), band {after!r} of "
+            f"{last:%Y-%m-%dT%H:%M:%SZ} ({two}): the two files are swapped. Give the earlier one as `before`."
+        )
 
 
 def read_label(entry: Entry, catalog: Catalog, window: Window | None = None) -> NDArray[np.uint8]:
