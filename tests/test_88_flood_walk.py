@@ -1,12 +1,20 @@
 """docs/flood.md walked through: from an archive on loopback to polygons of a flood with their areas."""
 
+import csv
+import itertools
 import json
 
 import numpy as np
 import pytest
+import rasterio
+import torch
 import yaml
 from small_stac import RTC, SearchServer, StaticServer, rtc_item
 from test_85_fetch import AFTER, BEFORE, CRS, LEFT, NAME, TOP, area_file
+
+from sartransfer.geotiff import write_geotiff
+from sartransfer.models.checkpoint import read_checkpoint
+from sartransfer.scene import GeoReference
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -92,11 +100,12 @@ def test_from_two_dates_to_polygons_with_areas(call, endpoint, tmp_path):
         "-o",
         tmp_path / "areas.json",
     )
-    code, _, err = call(*words, "--scores", tmp_path / "scores.json")
-    assert (code, "too few to tell how areas vary" in err) == (
-        2,
-        True,
-    )  # one test event says nothing of others
+    for more, expected in (  # a rule's labels are not the truth, and one test event says nothing of others
+        ((), "(po: its labels are a rule's, so that its errors are agreement with that rule)"),
+        (("--split", "po"), "1 groups of test scenes are too few to tell how areas vary"),
+    ):
+        code, _, err = call(*words, "--scores", tmp_path / "scores.json", *more)
+        assert (code, expected in err) == (2, True), err
     done(*words)
     areas = json.loads((tmp_path / "areas.json").read_text())
     assert areas["flooded"]["km2"] == pytest.approx(0.36, rel=0.3)  # a square of 600 m
@@ -108,3 +117,134 @@ def test_from_two_dates_to_polygons_with_areas(call, endpoint, tmp_path):
     meta = pyogrio.read_info(tmp_path / "flood.gpkg", layer="classes")
     assert len(columns[0]) >= 2
     assert str(CRS) in meta["crs"] or "32630" in meta["crs"]
+
+
+TRAINED = ("po", "ebro")
+TESTED = {
+    "elbe": 10,
+    "oder": 6,
+    "main": 4,
+    "saar": 3,
+    "ruhr": 2.2,
+}  # how much darker water is: some is missed
+RULED, NEW = "weser", "new"
+
+
+def write_event(folder, number, darker):
+    """Write a pair as fetch does, and its true mask, which stands for one drawn by hand."""
+    before, after = np.random.default_rng(100 + number).gamma(4.4, 0.05 / 4.4, (2, 2, 96, 96)).astype("f4")
+    wet = np.zeros((96, 96), dtype=np.uint8)
+    wet[16 + number : 70, 20 : 60 + 3 * number] = 1
+    after[:, wet == 1] /= darker
+    place = GeoReference(f"EPSG:{CRS}", (10.0, 0.0, LEFT + 20_000 * number, 0.0, -10.0, TOP))
+    folder.mkdir()
+    for name, image in (("before", before), ("after", after)):
+        bands = ["gamma0_vv", "gamma0_vh"]
+        write_geotiff(
+            folder / f"{name}.tif", image, georeference=place, descriptions=bands, units=["gamma0"] * 2
+        )
+    write_geotiff(folder / "hand.tif", wet, georeference=place, nodata=255.0)
+
+
+def by_hand(folder, runs):
+    """Confusion of each event from the tiles and the bare networks: softmax, mean, argmax."""
+    networks = [read_checkpoint(run, which="last") for run in runs]
+    found = {}
+    with (folder / "catalog.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] in TESTED]
+    for row in rows:
+        (image,) = (v for k, v in row.items() if v.endswith(".tif") and not v.endswith("_label.tif"))
+        with rasterio.open(folder / image) as file:
+            bands = dict(zip(file.descriptions, file.read().astype(np.float64), strict=True))
+        with rasterio.open(folder / image.replace(".tif", "_label.tif")) as file:
+            truth = file.read(1)
+        shares = 0
+        for network in networks:
+            values = [(10 * np.log10(bands[b.name]) - b.mean) / b.std for b in network.contract.bands]
+            with torch.no_grad():
+                logits = network.model.eval()(torch.from_numpy(np.stack(values).astype("f4"))[None])[0]
+            shares = shares + logits.softmax(0).numpy() / len(networks)
+        guess = shares.argmax(0)
+        matrix = [[((truth == i) & (guess == j)).sum() for j in range(2)] for i in range(2)]
+        found[row["group"]] = found.get(row["group"], 0) + np.array(matrix)
+    return found
+
+
+def test_five_test_events_give_the_area_of_an_ensemble_an_interval(call, tmp_path):
+    def done(*words):
+        code, out, err = call(*words)
+        assert code == 0, (words, err)
+        return out, err
+
+    events = {**dict.fromkeys(TRAINED, 5), **TESTED, RULED: 8, NEW: 5}
+    for number, (event, darker) in enumerate(events.items()):
+        write_event(tmp_path / event, number, darker)
+    for event in (*TRAINED, RULED):
+        images = (tmp_path / event / "before.tif", tmp_path / event / "after.tif")
+        done("prepare", "flood", *images, "-o", tmp_path / event / "rule.tif")
+    pairs = []
+    for event in (*TRAINED, RULED, *TESTED):
+        parts = ("before", "after", "hand" if event in TESTED else "rule")
+        pairs += ["--pair", f"{event}=" + "|".join(str(tmp_path / event / f"{part}.tif") for part in parts)]
+    tests = [word for event in (*TESTED, RULED) for word in ("--test", event)]
+    done("prepare", "tiles", *pairs, "--size", 32, *tests, "-o", tmp_path / "tiles")
+    recipe = {
+        "name": "five", "task": "segment",
+        "data": {
+            "catalog": "tiles/catalog.csv", "validation": {"fraction": 0},
+            "bands": [{"name": "before_vh", "unit": "gamma0_db"}, {"name": "after_vh", "unit": "gamma0_db"}],
+        },
+        "model": {"name": "unet-resnet18", "options": {"encoder_depth": 3, "decoder_channels": [8, 8, 8]}},
+        "initializations": {"random": "random"}, "seeds": 2, "rule_labelled": [RULED],
+        "primary": {"metric": "iou", "class": "flooded"},
+        "training": {"epochs": 8, "batch_size": 4, "weights": "last", "precision": "fp32",
+                     "optimizer": {"name": "adamw", "lr": 3e-3}},
+    }  # fmt: skip
+    (tmp_path / "five.yaml").write_text(yaml.safe_dump(recipe))
+    done("compare", tmp_path / "five.yaml", "-o", tmp_path / "out", "--device", "cpu")
+    one, two = runs = [tmp_path / f"out/runs/random/1/seed{seed}" for seed in range(2)]
+    pair = "|".join(str(tmp_path / NEW / f"{n}.tif") for n in ("before", "after"))
+    done("predict", one, pair, "-o", tmp_path / "flood.tif", "--bands", BANDS, "--probabilities",
+         "--ensemble", two, "--device", "cpu")  # fmt: skip
+    data = ("--recipe", tmp_path / "five.yaml", "--device", "cpu")
+    out, _ = done("evaluate", two, "--ensemble", one, *data, "-o", tmp_path / "scores.json")
+    assert "ruhr: 2 networks" in out
+    words = ("areas", tmp_path / "flood.tif", "--probabilities", tmp_path / "flood-probabilities.tif")
+    out, err = done(*words, "--scores", tmp_path / "scores.json", "-o", tmp_path / "areas.json")
+    assert "test sets: elbe, main, oder, ruhr, saar (5 groups)" in err
+    assert f"left out: {RULED}: its labels are a rule's" in err
+    assert "adjusted km2 [95 %]" in out
+
+    told = json.loads((tmp_path / "areas.json").read_text())
+    assert told["flooded"]["test_sets"] == sorted(TESTED)
+    mapped = np.array([row["km2"] for row in told.values()])
+    groups = by_hand(tmp_path / "tiles", runs)
+    scored = json.loads((tmp_path / "scores.json").read_text())
+    for event, matrix in groups.items():
+        counted = sum(np.array(scene["confusion"]) for scene in scored[event]["scenes"])
+        assert np.abs(counted - matrix).sum() <= 4  # ties within rounding may fall either way
+    matrices = np.array([groups[event] for event in sorted(groups)], dtype=float)
+    assert len(matrices) == 5
+    together = matrices.sum(0)
+    area = (together / together.sum(0) * mapped).sum(1)
+    assert told["flooded"]["adjusted_km2"] == pytest.approx(area[1], rel=2e-3)
+    # Five groups drawn from five with replacement: all 5^5 drawings can be gone through.
+    drawn = matrices[np.array(list(itertools.product(range(5), repeat=5)))].sum(1)
+    possible = (drawn / drawn.sum(1, keepdims=True) * mapped).sum(2)[:, 1]
+    for end, share in (("low_km2", 0.025), ("high_km2", 0.975)):
+        value = told["flooded"][end]
+        below, upto = (possible < value * 0.998).mean(), (possible < value * 1.002).mean()
+        assert below - 0.015 < share < upto + 0.015, (end, below, upto)  # 2000 drawings
+    assert told["flooded"]["low_km2"] < 0.98 * told["flooded"]["high_km2"]
+
+    done("evaluate", one, *data, "-o", tmp_path / "one.json")
+    for more, expected in (
+        (("--scores", tmp_path / "one.json"), "Score what made the map, 2 networks together"),
+        (
+            ("--scores", tmp_path / "scores.json", "--split", "elbe", "--split", "oder"),
+            "2 groups of test scenes",
+        ),
+        (("--scores", tmp_path / "scores.json", "--split", "rhine"), "split='rhine' is not known"),
+    ):
+        code, _, err = call(*words, *more)
+        assert (code, expected in err) == (2, True), err

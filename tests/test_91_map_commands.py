@@ -448,7 +448,7 @@ def test_areas_are_told_expected_and_corrected(call, files, tmp_path):
     assert told["wet"]["low_km2"] < told["wet"]["adjusted_km2"] < told["wet"]["high_km2"]
     for more, expected in (
         (("--scores", tmp_path / "no.json"), "is not there"),
-        (("--scores", tmp_path / "areas.json"), "split="),
+        (("--scores", tmp_path / "areas.json"), "holds no scores as sartransfer evaluate --out writes them"),
         (("--probabilities", tmp_path / "map.tif"), "does not hold the probabilities of 2 classes"),
         (("-o", tmp_path / "areas.json"), "exists already"),
         (("--probabilities", tmp_path / "other-probabilities.tif"), "is not of the same run"),

@@ -67,11 +67,22 @@ def compare(
         SartransferError: what is wrong before the first run; nothing is trained then.
         ClusterError: the cluster is lost; what is finished is kept.
     """
+    return carry_out(plan_comparison(recipe, out), device=device, jobs=jobs, cluster=cluster, watcher=watcher)
+
+
+def carry_out(
+    plan: Plan,
+    *,
+    device: str = "auto",
+    jobs: int = 1,
+    cluster: Cluster | None = None,
+    watcher: Watcher | None = None,
+) -> Comparison:
+    """Do what a plan says; as `compare`, which plans first."""
     wanted, device = device, choose_device(device)
-    plan = plan_comparison(recipe, out)
-    _check_out(plan)
+    check_out(plan.out, plan.recipe.name)
     plan.out.mkdir(parents=True, exist_ok=True)
-    write_text(plan.out / "recipe.yaml", recipe.to_yaml())
+    write_text(plan.out / "recipe.yaml", plan.recipe.to_yaml())
     if cluster is not None:
         _run_on_cluster(plan, cluster, wanted, watcher)
         return gather(plan, device)
@@ -108,7 +119,7 @@ def train_one(
         raise RecipeError(one_of("seed", seed, recipe.seeds))
     device = choose_device(device)
     plan = plan_comparison(recipe, out)
-    _check_out(plan)
+    check_out(plan.out, plan.recipe.name)
     fraction = max(recipe.fractions)
     planned = next(
         r
@@ -123,23 +134,32 @@ def train_one(
     return planned, report
 
 
-def _check_out(plan: Plan) -> None:
-    """Refuse a folder that holds another comparison or something else."""
-    if not plan.out.exists():
+def check_out(out: Path, name: str, holds: str = "runs") -> None:
+    """Refuse a folder that holds another comparison than `name`, one of another kind, or something else.
+
+    Args:
+        out: need not be there. name: of the recipe. holds: ``runs``, or ``folds`` for a comparison by folds.
+    """
+    if not out.exists():
         return
-    if not plan.out.is_dir():
-        raise OutputError(f"{plan.out} is a file; give a folder.")
-    kept = plan.out / "recipe.yaml"
+    if not out.is_dir():
+        raise OutputError(f"{out} is a file; give a folder.")
+    if (out / ("folds" if holds == "runs" else "runs")).is_dir():
+        kind = "by folds (--folds)" if holds == "runs" else "without folds"
+        raise OutputError(
+            f"{out} holds a comparison {kind}. Choose another folder, or compare as it was made."
+        )
+    kept = out / "recipe.yaml"
     if not kept.is_file():
-        if any(plan.out.iterdir()) and not (plan.out / "runs").is_dir():
-            raise OutputError(f"{plan.out} exists and is not a comparison. Choose an empty or a new folder.")
+        if any(out.iterdir()) and not (out / holds).is_dir():
+            raise OutputError(f"{out} exists and is not a comparison. Choose an empty or a new folder.")
         return
     import yaml
 
     before = yaml.safe_load(kept.read_text(encoding="utf-8"))
-    if before.get("name") != plan.recipe.name:
+    if before.get("name") != name:
         raise OutputError(
-            f"{plan.out} holds the comparison {before.get('name')!r}, not {plan.recipe.name!r}. Choose another folder."
+            f"{out} holds the comparison {before.get('name')!r}, not {name!r}. Choose another folder."
         )
 
 

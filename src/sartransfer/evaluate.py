@@ -13,13 +13,14 @@ from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
 from sartransfer.data.patches import category_index
 from sartransfer.data.strata import bins_of, open_strata
 from sartransfer.errors import CatalogError, InputError
+from sartransfer.members import check_members, open_members, plan_members, predict_members
 from sartransfer.metrics import confusion_matrix, top_k_accuracy
 from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.predict import predict_chips, predict_windows
 from sartransfer.readers import open_entry, read_label
 from sartransfer.recipe import StrataRecipe
 from sartransfer.runs import now, read_json, write_json
-from sartransfer.scene import Window
+from sartransfer.scene import Scene, Window
 from sartransfer.wholefile import replacing
 
 
@@ -77,7 +78,7 @@ class TestScores:
 
 
 def evaluate_checkpoint(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | Sequence[Checkpoint],
     catalog: Catalog,
     test_set: str,
     *,
@@ -89,56 +90,83 @@ def evaluate_checkpoint(
     """Predict every scene of a test set and count, in float32; chips by batches.
 
     Args:
-        checkpoint: network, contract and classes. catalog: where the test set is.
-        test_set: the name of a split. device: ``cpu`` or ``cuda``.
+        checkpoint: network, contract and classes; several that segment are asked together, as `mapping.predict_scene`
+            asks them: their mean probabilities decide.
+        catalog: where the test set is. test_set: the name of a split. device: ``cpu`` or ``cuda``.
         views: flips and turns that are averaged (1, 4, 8); None: as many as the checkpoint was made for.
         strata: count pixels by these too. progress: told (scenes done, scenes).
 
     Raises:
         CatalogError: no such split, a scene without label, other classes than the checkpoint's.
-        InputError, UnitError: a scene that the network cannot take, or an answer that is not finite.
+        InputError, UnitError: a scene that the network cannot take, an answer that is not finite, or networks that
+            cannot be asked together.
     """
+    networks = (checkpoint,) if isinstance(checkpoint, Checkpoint) else tuple(checkpoint)
+    check_together(networks)
+    first = networks[0]
     entries = catalog.in_split(test_set)
     if not entries:
         raise CatalogError(
             f"catalog {catalog.name!r} has no split {test_set!r}; it has {', '.join(catalog.splits) or 'none'}."
         )
-    if catalog.classes != checkpoint.classes:
+    if catalog.classes != first.classes:
         raise CatalogError(
-            f"the checkpoint knows the classes {', '.join(checkpoint.classes)}, the catalog has "
+            f"the checkpoint knows the classes {', '.join(first.classes)}, the catalog has "
             f"{', '.join(catalog.classes)}. They must be the same, in the same order."
         )
-    model = checkpoint.model.to(device).eval()
-    views = views or checkpoint.views
+    for network in networks:
+        network.model.to(device).eval()
     found: dict[int, SceneScore] = {}
-    for number, score in _scored(checkpoint, model, catalog, entries, device, views, strata):
+    for number, score in _scored(networks, catalog, entries, device, views, strata):
         found[number] = score
         if progress:
             progress(len(found), len(entries))
-    bins = strata.bins if strata and checkpoint.task == "segment" else {}
+    bins = strata.bins if strata and first.task == "segment" else {}
     scored = tuple(found[i] for i in range(len(entries)))
-    return TestScores(test_set, catalog.classes, scored, views, bins)
+    return TestScores(test_set, catalog.classes, scored, views or first.views, bins)
+
+
+def check_together(checkpoints: Sequence[Checkpoint]) -> None:
+    """Raise `InputError` for no network, and for several that cannot be scored as one map's are (`check_members`)."""
+    if len(checkpoints) == 1:
+        return
+    if checkpoints and all(c.task == "classify" for c in checkpoints):
+        raise InputError("networks that classify patches are joined by their votes: sartransfer ensemble.")
+    check_members(checkpoints)
 
 
 def _scored(
-    checkpoint: Checkpoint,
-    model: torch.nn.Module,
+    networks: Sequence[Checkpoint],
     catalog: Catalog,
     entries: Sequence[Entry],
     device: str,
-    views: int,
+    views: int | None,
     strata: StrataRecipe | None,
 ) -> Iterator[tuple[int, SceneScore]]:
     """Yield (number, score) of every entry, chips by batches, in whatever order they are ready."""
-    if checkpoint.task == "classify":
+    first = networks[0]
+    if first.task == "classify":
         labels = [category_index(catalog, entry) for entry in entries]  # told before the first is predicted
         scenes = (open_entry(entry) for entry in entries)
-        for number, logits in predict_chips(checkpoint, model, scenes, device, views):
+        for number, logits in predict_chips(first, first.model, scenes, device, views or first.views):
             yield number, _score_chip(entries[number], labels[number], logits)
         return
     for number, entry in enumerate(entries):
-        windows = predict_windows(checkpoint, model, open_entry(entry), device, views)
+        windows = _answers(networks, open_entry(entry), device, views)
         yield number, _score_scene(entry, catalog, windows, strata)
+
+
+def _answers(
+    networks: Sequence[Checkpoint], scene: Scene, device: str, views: int | None
+) -> Iterator[tuple[Window, torch.Tensor, NDArray[np.bool_]]]:
+    """Yield the windows of a scene with logits, or of several networks mean probabilities, (K, h, w) and validity."""
+    if len(networks) == 1:
+        yield from predict_windows(networks[0], networks[0].model, scene, device, views or networks[0].views)
+        return
+    plans, _ = plan_members(networks, scene.height, scene.width, views=views, device=device)
+    members = open_members(networks, plans, scene, device, views=views)
+    for window, logits, valid in predict_members(members, scene, device):
+        yield window, torch.stack([torch.softmax(each, 0) for each in logits]).mean(0), valid
 
 
 def _score_scene(

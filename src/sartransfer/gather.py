@@ -1,8 +1,8 @@
 """Read what the runs of a comparison left, judge, and write results.json, results.csv and the panels."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import yaml
 from sartransfer import __version__
 from sartransfer.baselines import rule_rows, rules_json, score_rules
 from sartransfer.catalog import VALIDATION
-from sartransfer.certainty import calibration_json, ensembles_json
-from sartransfer.evaluate import read_scores
+from sartransfer.certainty import RunKey, calibration_json, ensembles_json
+from sartransfer.evaluate import TestScores, read_scores
 from sartransfer.panels import write_panels
 from sartransfer.plan import Plan, PlannedRun
 from sartransfer.predict import choose_precision
@@ -54,27 +54,65 @@ class Comparison:
         return [r for r in self.results["runs"] if r["status"] == "failed"]
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the runs of a comparison left, read and not yet judged."""
+
+    scored: Sequence[ScoredRun]
+    validations: Mapping[RunKey, TestScores | None]
+    rules: tuple[list[ScoredRun], dict[str, dict[str, str]]]
+    """As `baselines.score_rules` returns them."""
+    looks: list[dict[str, Any]]
+    sentences: Sequence[str] = ()
+    """What the verdict must say besides."""
+    warnings: Sequence[str] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """More members of the results."""
+
+
 def gather(plan: Plan, device: str = "cpu") -> Comparison:
     """Read the scores of all finished runs, judge, and write results; trains nothing."""
     recipe = plan.recipe
-    scored, runs, validations = [], [], {}
+    scored, validations = [], {}
     for planned in plan.runs:
-        runs.append(_run_json(planned, plan.out))
-        if planned.folder.status(planned.identity) != "finished":
-            continue
-        views = recipe.prediction.views
-        strata = recipe.strata if recipe.task == "segment" else None
-        tests = {t.name: read_scores(planned.folder.path, t.name, views, strata) for t in plan.test_sets}
-        if all(t is not None for t in tests.values()):
-            known = {name: t for name, t in tests.items() if t is not None}
+        tests = read_tests(planned, plan)
+        if tests is not None:
             key = (planned.initialization, planned.job.fraction, planned.job.seed)
-            scored.append(ScoredRun(*key, known))
-            validations[key] = read_scores(planned.folder.path, VALIDATION, views)
+            scored.append(ScoredRun(*key, tests))
+            validations[key] = read_scores(planned.folder.path, VALIDATION, recipe.prediction.views)
+    rules = score_rules(recipe, plan.catalog, plan.test_sets, plan.data_hash, plan.out / "rules")
+    looks = count_looks(read_looks(plan.out / "test-looks.jsonl"))
+    result = write_results(plan, Found(scored, validations, rules, looks), device)
+    if scored:
+        write_panels(plan.out, plan.catalog, scored, recipe, _folders(plan), device)
+    return result
+
+
+def read_tests(planned: PlannedRun, plan: Plan) -> dict[str, TestScores] | None:
+    """Return the scores of a run on every test set; None where it is not finished or not scored on all as asked."""
+    if planned.folder.status(planned.identity) != "finished":
+        return None
+    recipe = plan.recipe
+    strata = recipe.strata if recipe.task == "segment" else None
+    tests = {}
+    for test_set in plan.test_sets:
+        kept = read_scores(planned.folder.path, test_set.name, recipe.prediction.views, strata)
+        if kept is None:
+            return None
+        tests[test_set.name] = kept
+    return tests
+
+
+def write_results(plan: Plan, left: Found, device: str = "cpu") -> Comparison:
+    """Judge what the runs left, and write ``results.json`` and ``results.csv`` into the plan's folder."""
+    recipe, scored = plan.recipe, left.scored
+    runs = [_run_json(planned, plan.out) for planned in plan.runs]
     rows = tidy_rows(scored, plan.test_sets)
-    ruled, rule_words = score_rules(recipe, plan.catalog, plan.test_sets, plan.data_hash, plan.out / "rules")
+    ruled, rule_words = left.rules
     groups = recipe.groups_are
     found = contrasts(scored, recipe, plan.test_sets)
-    verdict = [group_words(sentence, groups) for sentence in verdict_words(recipe, found, plan.test_sets)]
+    sentences = [*verdict_words(recipe, found, plan.test_sets), *left.sentences]
+    verdict = [group_words(sentence, groups) for sentence in sentences]
     for contrast in found:
         for statement in contrast["statements"]:
             statement["reason"] = group_words(statement["reason"], groups)
@@ -103,20 +141,19 @@ def gather(plan: Plan, device: str = "cpu") -> Comparison:
         **({"strata": strata_rows(scored, recipe)} if recipe.strata and recipe.task == "segment" else {}),
         **({"rules": rules_json(ruled, rule_words, plan.test_sets)} if recipe.baselines else {}),
         "ensembles": ensembles_json(scored, recipe),
-        "calibration": calibration_json(scored, validations, recipe),
+        "calibration": calibration_json(scored, left.validations, recipe),
         **patches_json(scored, recipe, plan.test_sets, plan.catalog),
         "initialization_reports": _reports(plan),
         "recipe": yaml.safe_dump(without_places(recipe.to_json()), sort_keys=False, allow_unicode=True),
         "recipe_hash": recipe.digest(),
         "environment": _environment(plan) or environment(device, precision),
         "data": _data_json(plan),
-        "looks": _looks(plan.out / "test-looks.jsonl"),
-        "warnings": [group_words(w, groups) for w in _warnings(plan, runs)],
+        "looks": left.looks,
+        "warnings": [group_words(w, groups) for w in (*_warnings(plan, runs), *left.warnings)],
+        **left.facts,
     }
     write_text(plan.out / "results.csv", rows_csv([*rows, *rule_rows(ruled, plan.test_sets)]))
     write_json(plan.out / "results.json", results)
-    if scored:
-        write_panels(plan.out, plan.catalog, scored, recipe, _folders(plan), device)
     return Comparison(plan.out, results)
 
 
@@ -146,10 +183,11 @@ def _run_json(planned: PlannedRun, out: Path) -> dict[str, Any]:
         "finished": record.get("finished"),
         "folder": str(planned.folder.path.relative_to(out)),
         "curves": curves,
+        **({} if planned.fold is None else {"fold": planned.fold}),
     }
 
 
-def _confusions(scored: list[ScoredRun], plan: Plan) -> Iterator[dict[str, Any]]:
+def _confusions(scored: Sequence[ScoredRun], plan: Plan) -> Iterator[dict[str, Any]]:
     for name in plan.recipe.initializations:
         for fraction in plan.recipe.fractions:
             for test_set in plan.test_sets:
@@ -212,13 +250,16 @@ def _data_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _looks(path: Path) -> list[dict[str, Any]]:
+def read_looks(path: Path) -> list[dict[str, Any]]:
+    """Return the logged looks at test scores, oldest first; none where there is no log."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def count_looks(looks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the looks at test scores, those of one recipe at one test set counted together."""
-    if not path.is_file():
-        return []
     seen: dict[tuple[str, str], dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        look = json.loads(line)
+    for look in looks:
         key = (look["test_set"], look["recipe_hash"])
         kept = seen.setdefault(
             key, {"time": look["time"], "test_set": key[0], "recipe_hash": key[1], "runs": 0}

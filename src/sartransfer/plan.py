@@ -41,12 +41,15 @@ class PlannedRun:
     job: Job
     folder: RunFolder
     identity: str
+    fold: int | None = None
+    """Of a cross-validation (`folds`), from 1."""
 
     @property
     def name(self) -> str:
         """As shown to people."""
         share = f", {self.job.fraction:.0%} of the labels" if self.job.fraction < 1 else ""
-        return f"{self.initialization}{share}, seed {self.job.seed}"
+        fold = "" if self.fold is None else f", fold {self.fold}"
+        return f"{self.initialization}{share}, seed {self.job.seed}{fold}"
 
 
 @dataclass(frozen=True, slots=True)

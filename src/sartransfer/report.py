@@ -293,12 +293,26 @@ def _epochs(results: Results) -> list[View]:
             done = [r for r in runs if r["status"] == "finished"]
             if runs:
                 row = {"name": name, "fraction": figures.fraction_words(fraction)}
-                row["seeds"] = {r["seed"]: r for r in runs}
+                row["seeds"] = {
+                    seed: _of_folds([r for r in runs if r["seed"] == seed])
+                    for seed in {r["seed"] for r in runs}
+                }
                 for key in ("epochs", "best_epoch", "seconds"):
                     values = [r[key] for r in done if r[key] is not None]
                     row[key] = statistics.median(values) if values else None
                 rows.append(row)
     return rows
+
+
+def _of_folds(runs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the one run of a seed, or the medians of its runs in all folds."""
+    if len(runs) == 1:
+        return runs[0]
+    middle: View = {"status": next((r["status"] for r in runs if r["status"] != "finished"), "finished")}
+    for key in ("epochs", "best_epoch"):
+        values = [r[key] for r in runs if r[key] is not None]
+        middle[key] = f"{statistics.median(values):g}" if values else None
+    return middle
 
 
 def _ensembles(results: Results) -> list[View]:

@@ -91,6 +91,7 @@ def failure_words(runs: Sequence[dict[str, Any]], of: int) -> str:
         share = f", {run['fraction']:.0%} of the labels" if run["fraction"] < 1 else ""
         reasons.setdefault(str(run["error"]), []).append(
             f"{run['initialization']}{share}, seed {run['seed']}"
+            + (f", fold {run['fold']}" if "fold" in run else "")
         )
     lines = [f"{why} ({'; '.join(names)})" for why, names in reasons.items()]
     return f"{len(runs)} of {of} runs failed: " + "\n".join(lines)

@@ -12,6 +12,13 @@ from rich.table import Table
 from sartransfer.errors import InputError, one_of, refuse_existing
 from sartransfer.terminal import err, out, show_path
 
+LEFT_OUT = {
+    "same scenes": "of the scenes that were trained on",
+    "labels of a rule": "its labels are a rule's, so that its errors are agreement with that rule",
+    "other data": "from other data",
+}
+"""Relation of a test set (`results.TestSet`) -> why its errors are not joined with others' unless it is named."""
+
 
 def areas(
     map_path: Annotated[Path, typer.Argument(help="A map of classes: a GeoTIFF.", metavar="MAP")],
@@ -24,16 +31,20 @@ def areas(
     scores: Annotated[
         Path | None,
         typer.Option(
-            help="Scores of the same checkpoint (evaluate --out): areas corrected by its errors on them."
+            help="Scores of the same checkpoints (evaluate --out): areas corrected by its errors on them."
         ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Which test set of the scores; default: the only one.")
+        list[str] | None,
+        typer.Option(
+            help="A test set of the scores (repeatable; groups of all count). Default: all but those of training's "
+            "scenes, of rule labels or from other data."
+        ),
     ] = None,
     target: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table as JSON too.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
-    """Tell the area of each class on the ellipsoid, and what the checkpoint's errors make of it."""
+    """Tell the area of each class on the ellipsoid, and what the errors of the map's networks make of it."""
     from sartransfer.area_estimates import resampled_areas
     from sartransfer.polygons import check_pair, class_areas, expected_areas
     from sartransfer.runs import write_json
@@ -49,16 +60,17 @@ def areas(
         for name, area in zip(rows, expected_areas(probabilities, len(rows)), strict=True):
             rows[name]["expected_km2"] = area / 1e6
     if scores is not None:
-        confusions = _confusions(scores, split, list(rows), map_path)
+        confusions, used = _confusions(scores, split, list(rows), map_path)
         estimate = resampled_areas(confusions, np.array([row["km2"] for row in rows.values()]))
         for i, row in enumerate(rows.values()):
             row["adjusted_km2"], row["low_km2"], row["high_km2"] = (
                 float(values[i]) for values in (estimate.area, estimate.low, estimate.high)
             )
+            row["test_sets"], row["groups"] = used, len(confusions)
     _show(rows)
     if scores is not None:
         err.print(
-            "adjusted: by the errors on the test set, drawn again by group; true if this scene errs as those do.",
+            "adjusted: by the errors on the test sets, drawn again by group; true if this scene errs as those do.",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     if target is not None:
@@ -66,27 +78,34 @@ def areas(
         show_path("areas", target)
 
 
-def _confusions(path: Path, split: str | None, classes: list[str], map_path: Path) -> Any:
-    """Return the confusion matrix of each group of a test set (G, K, K), from what `evaluate --out` wrote.
+def _confusions(
+    path: Path, splits: list[str] | None, classes: list[str], map_path: Path
+) -> tuple[Any, list[str]]:
+    """Return confusion matrices by group (G, K, K) from what `evaluate --out` wrote, and the test sets they are of.
 
-    Raises `InputError` for scores of other classes, another network or other views than the map's, where both say.
+    Groups of several test sets are told apart by set. Without `splits` every set counts that is not left out
+    (`LEFT_OUT`), which is said.
+
+    Raises `InputError` for a set that is not there, none that is left, scores of other classes, other networks or
+    other views than the map's, where both say.
     """
     try:
         sets = json.loads(path.read_text(encoding="utf-8"))
-        name = split or (next(iter(sets)) if len(sets) == 1 else None)
-        if name not in sets:
-            raise InputError(one_of("split", name, sets))
-        found = sets[name]
-        if found["classes"] != classes:
-            raise InputError(
-                f"{path} is about the classes {', '.join(found['classes'])}, the map about {', '.join(classes)}."
-            )
-        _check_network(path, found, map_path)
-        groups: dict[str, Any] = {}
-        for scene in found["scenes"]:
-            matrix = np.array(scene["confusion"], dtype=np.int64)
-            groups[scene["group"]] = groups.get(scene["group"], 0) + matrix
-        return np.stack(list(groups.values()))
+        if not all(isinstance(found["scenes"], list) for found in sets.values()):
+            raise TypeError("no scenes")
+        used = _choose(path, sets, splits)
+        groups: dict[tuple[str, str], Any] = {}
+        for name in used:
+            found = sets[name]
+            if found["classes"] != classes:
+                raise InputError(
+                    f"{path} is about the classes {', '.join(found['classes'])}, the map about {', '.join(classes)}."
+                )
+            _check_network(path, found, map_path)
+            for scene in found["scenes"]:
+                matrix = np.array(scene["confusion"], dtype=np.int64)
+                key = (name, scene["group"])
+                groups[key] = groups.get(key, 0) + matrix
     except OSError as error:
         raise InputError(
             f"{path} is not there. Write it: sartransfer evaluate CHECKPOINT ... --out {path}."
@@ -95,9 +114,46 @@ def _confusions(path: Path, split: str | None, classes: list[str], map_path: Pat
         raise InputError(
             f"{path} holds no scores as sartransfer evaluate --out writes them ({error})."
         ) from error
+    if not groups:
+        raise InputError(f"{path} holds no scene of {', '.join(used) or 'any test set'}.")
+    _tell(f"test sets: {', '.join(used)} ({len(groups)} groups)")
+    names = [group for _, group in groups]
+    if twice := sorted({group for group in names if names.count(group) > 1}):
+        _tell(
+            f"warning: {', '.join(twice)} in more than one test set. Each counts as a group of its own: if it is one "
+            "event, the interval is too narrow (--split chooses test sets)."
+        )
+    return np.stack(list(groups.values())), used
+
+
+def _choose(path: Path, sets: dict[str, Any], splits: list[str] | None) -> list[str]:
+    """Return the test sets to be joined, and say of the others why they are not."""
+    why = {name: LEFT_OUT[r] for name, found in sets.items() if (r := found.get("relation")) in LEFT_OUT}
+    for name in splits or ():
+        if name not in sets:
+            raise InputError(one_of("split", name, sets))
+        if name in why:
+            _tell(f"warning: {name}: {why[name]}.")
+    if splits:
+        return list(dict.fromkeys(splits))
+    used = [name for name in sets if name not in why]
+    reasons = "; ".join(f"{name}: {words}" for name, words in why.items())
+    if not used:
+        raise InputError(
+            f"no test set of {path} tells how the network errs on new events ({reasons}). Score one that does, or name "
+            "one to take it all the same (--split NAME)."
+        )
+    if why:
+        _tell(f"left out: {reasons}")
+    return used
+
+
+def _tell(text: str) -> None:
+    err.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _check_network(path: Path, found: dict[str, Any], map_path: Path) -> None:
+    """Refuse scores of other networks than the map's, or of other views; the order of several does not matter."""
     from sartransfer.geotiff import opened
 
     with opened(map_path) as file:
@@ -106,16 +162,33 @@ def _check_network(path: Path, found: dict[str, Any], map_path: Path) -> None:
         tags.get("SARTRANSFER_CHECKPOINT"),
         json.loads(tags.get("SARTRANSFER_OPTIONS", "{}")).get("views"),
     )
-    if mine is not None and found.get("checkpoint", mine) != mine:
+    theirs = found.get("checkpoint", mine)
+    if mine is None:
+        return
+    networks, scored = mine.split("; "), theirs.split("; ")
+    if sorted(scored) != sorted(networks):
+        ensemble = " --ensemble ..." if len(networks) > 1 else ""
         raise InputError(
-            f"{path} holds scores of {found['checkpoint']!r}, and the map is by {mine!r}: its errors are others. "
-            "Score the network that made the map (sartransfer evaluate --out)."
+            f"{path} holds scores of {theirs!r}, and the map is by {mine!r}: its errors are others. "
+            f"Score what made the map, {_networks(len(networks))} (sartransfer evaluate CHECKPOINT{ensemble} --out)."
         )
-    if views and found.get("views", views[0]) != views[0]:
+    seen = found.get("member_views") or [found.get("views")] * len(scored)
+    if not views or None in seen:
+        return
+    if sorted(zip(networks, views, strict=True)) != sorted(zip(scored, seen, strict=True)):
         raise InputError(
-            f"{path} holds scores with views={found['views']}, and the map was made with views={views[0]}. Score "
+            f"{path} holds scores with views={_each(seen)}, and the map was made with views={_each(views)}. Score "
             "with the map's (sartransfer evaluate --views)."
         )
+
+
+def _networks(number: int) -> str:
+    return "one network" if number == 1 else f"{number} networks together"
+
+
+def _each(views: list[int]) -> str:
+    """Return views of all networks as one number where they agree."""
+    return ", ".join(map(str, views if len(set(views)) > 1 else views[:1]))
 
 
 def _show(rows: dict[str, dict[str, Any]]) -> None:

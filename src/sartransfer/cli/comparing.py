@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -13,6 +13,7 @@ from sartransfer.cli.options import (
     ClusterWords,
     Device,
     Devices,
+    FoldWords,
     Out,
     Overrides,
     RecipePath,
@@ -24,6 +25,7 @@ from sartransfer.terminal import Watcher, err, failure_words, out, show_estimate
 
 if TYPE_CHECKING:
     from sartransfer.gather import Comparison
+    from sartransfer.recipe import Recipe
 
 
 def demo(
@@ -55,6 +57,7 @@ def compare(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes and train nothing.")] = False,
     device: Device = "auto",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each with its share of the cores.")] = 1,
+    folds: FoldWords = None,
     devices: Devices = None,
     cluster: ClusterWords = None,
     cluster_tls: ClusterKeys = None,
@@ -65,10 +68,14 @@ def compare(
     read = read_recipe(recipe, with_devices(overrides, devices), folder)
     if cluster and jobs > 1:
         raise SartransferError("--jobs is for this machine: with --cluster, say how many workers (local:4).")
+    if folds:
+        if cluster:
+            raise SartransferError("--folds runs on this machine: leave --cluster out, and say --jobs.")
+        _compare_folds(read, folder, folds, dry_run, device, jobs)
+        return
     from sartransfer.cluster import open_cluster
     from sartransfer.comparison import compare as run
     from sartransfer.plan import plan_comparison
-    from sartransfer.report import write_figures, write_report
 
     if dry_run:
         show_estimate(plan_comparison(read, folder), device)
@@ -80,13 +87,7 @@ def compare(
             else None
         )
         result = run(read, folder, device=device, jobs=jobs, cluster=opened, watcher=watcher)
-    runs = result.results["runs"]
-    if len(result.failed) < len(runs):
-        show_verdict(result)
-        write_figures(folder, folder / "figures")
-        show_path("report", write_report(folder))
-        show_path("results", folder / "results.csv")
-    _end(result)
+    _show(result)
 
 
 def train(
@@ -128,6 +129,41 @@ def schema() -> None:
     from sartransfer.recipe import recipe_schema
 
     print(json.dumps(recipe_schema(), indent=1))
+
+
+def _compare_folds(recipe: "Recipe", folder: Path, words: str, dry_run: bool, device: str, jobs: int) -> None:
+    """Compare by folds: say what that makes, then do it."""
+    from sartransfer.folds import EACH, compare_folds, cut_folds, first_fold
+
+    number: int | Literal["each"]
+    if words == EACH:
+        number = EACH
+    elif words.isdecimal() and int(words) >= 2:
+        number = int(words)
+    else:
+        raise SartransferError(f"--folds {words}: a number from 2, or `{EACH}` to leave out each group once.")
+    out.print(escape(cut_folds(recipe, number).describe()), highlight=False, soft_wrap=True)
+    if dry_run:
+        with first_fold(cut_folds(recipe, number), folder) as plan:
+            out.print("The first fold alone, of which the others are like:", soft_wrap=True)
+            show_estimate(plan, device)
+        return
+    with Watcher() as watcher:
+        result = compare_folds(recipe, folder, number, device=device, jobs=jobs, watcher=watcher)
+    _show(result)
+
+
+def _show(result: "Comparison") -> None:
+    """Show the verdict, write figures and report, and end with what went wrong."""
+    from sartransfer.report import write_figures, write_report
+
+    folder = result.out
+    if len(result.failed) < len(result.results["runs"]):
+        show_verdict(result)
+        write_figures(folder, folder / "figures")
+        show_path("report", write_report(folder))
+        show_path("results", folder / "results.csv")
+    _end(result)
 
 
 def _end(result: "Comparison") -> None:

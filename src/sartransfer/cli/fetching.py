@@ -20,9 +20,9 @@ def flood(
         Path | None, typer.Option(help="The area: a GeoJSON file with polygons, in degrees.")
     ] = None,
     before: Annotated[
-        str | None, typer.Option(help="Days before the flood, START/END: 2024-10-01/2024-10-28.")
+        str | None, typer.Option(help="Days before the flood, START/END (2024-10-01/2024-10-28), or one day.")
     ] = None,
-    after: Annotated[str | None, typer.Option(help="Days during it, START/END.")] = None,
+    after: Annotated[str | None, typer.Option(help="Days during it, START/END, or one day.")] = None,
     preset: Annotated[
         str | None, typer.Option(help="valencia or mississippi: dates and an area, inferred.")
     ] = None,

@@ -16,6 +16,7 @@ from sartransfer.cli.options import (
     ClusterPlain,
     ClusterWords,
     Device,
+    Ensemble,
     Overwrite,
     Views,
 )
@@ -61,10 +62,7 @@ def predict(
     target: Annotated[
         Path, typer.Option("--out", "-o", help="The map to write, a GeoTIFF; of several scenes a folder.")
     ],
-    ensemble: Annotated[
-        list[Path] | None,
-        typer.Option("--ensemble", help="Ask this checkpoint too (repeatable): mean probabilities decide."),
-    ] = None,
+    ensemble: Ensemble = None,
     bands: Annotated[
         str | None,
         typer.Option(

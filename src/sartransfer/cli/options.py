@@ -19,6 +19,10 @@ CheckpointPath = Annotated[
         help="A run's folder (out/runs/START/FRACTION/seedN) or a .safetensors file.", metavar="CHECKPOINT"
     ),
 ]
+Ensemble = Annotated[
+    list[Path] | None,
+    typer.Option("--ensemble", help="Ask this checkpoint too (repeatable): mean probabilities decide."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Overrides = Annotated[
     list[str] | None,
@@ -39,6 +43,14 @@ Devices = Annotated[
     int | None,
     typer.Option(
         min=1, help="Processes that share each batch, one a GPU (or on cores); as --set training.devices=N."
+    ),
+]
+FoldWords = Annotated[
+    str | None,
+    typer.Option(
+        "--folds",
+        help="Cross-validation: so many folds of whole groups, or `each` to leave out each group once.",
+        metavar="N|each",
     ),
 ]
 ClusterWords = Annotated[

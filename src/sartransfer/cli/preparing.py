@@ -1,7 +1,7 @@
 """Commands that turn products and labelled scenes into what recipes take."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -10,6 +10,9 @@ from rich.table import Table
 
 from sartransfer.cli.options import CatalogSource, Overwrite, open_scenes
 from sartransfer.terminal import err, out, show_path
+
+if TYPE_CHECKING:
+    from sartransfer.scene import Band
 
 
 def patches(
@@ -71,35 +74,79 @@ def flood(
         list[float] | None,
         typer.Option("--threshold", help="Report the area at this threshold too (repeatable)."),
     ] = None,
+    map_threshold: Annotated[
+        str | None,
+        typer.Option(help="Map at this threshold, not the rule's: a number, otsu or kittler_illingworth."),
+    ] = None,
+    max_slope: Annotated[
+        float | None, typer.Option(help="Slope from which pixels are removed, in --max-slope-unit.")
+    ] = None,
+    max_slope_unit: Annotated[
+        str | None, typer.Option(help="degrees or percent: what --max-slope is in.")
+    ] = None,
+    permanent_months: Annotated[
+        int | None, typer.Option(help="Months of water a year from which water is permanent.")
+    ] = None,
+    min_connected: Annotated[int | None, typer.Option(help="Least connected pixels of a flood.")] = None,
+    radius: Annotated[float | None, typer.Option(help="Of the focal mean, in metres.")] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(help="What the files hold: VV=sigma0,VH=sigma0; where they differ, BEFORE|AFTER."),
+    ] = None,
+    pixel_size: Annotated[
+        str | None,
+        typer.Option(help="Metres, or HEIGHT,WIDTH, of a pixel, where the scenes do not say where they are."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Map a flood by the change between two scenes: a mask, and which rule removed each pixel."""
     from sartransfer.errors import InputError, UnitError, one_of
     from sartransfer.prepare import prepare_flood
-    from sartransfer.radar.flood import PRACTICES, SlopeUnit
+    from sartransfer.radar.flood import PRACTICES, Slope, SlopeUnit, change_settings
     from sartransfer.radar.fuzzy import FuzzySettings
 
     if rule not in (*PRACTICES, "fuzzy"):
         raise InputError(one_of("rule", rule, (*PRACTICES, "fuzzy")))
-    if slope_unit is not None and slope_unit not in list(SlopeUnit):
-        raise UnitError(one_of("slope-unit", slope_unit, SlopeUnit))
+    for name, unit in (("slope-unit", slope_unit), ("max-slope-unit", max_slope_unit)):
+        if unit is not None and unit not in list(SlopeUnit):
+            raise UnitError(one_of(name, unit, SlopeUnit))
+    if (max_slope is None) != (max_slope_unit is None):
+        raise UnitError(
+            "--max-slope and --max-slope-unit go together: --max-slope 5 --max-slope-unit degrees."
+        )
+    changes: dict[str, Any] = {
+        "threshold": None if map_threshold is None else _number_or_name(map_threshold),
+        "max_slope": None if max_slope is None else Slope(max_slope, SlopeUnit(max_slope_unit)),
+        "permanent_months": permanent_months,
+        "min_connected": min_connected,
+        "radius": radius,
+    }
+    changed = [name for name, value in changes.items() if value is not None]
+    if rule == "fuzzy" and changed:
+        raise InputError(
+            "--map-threshold, --max-slope, --permanent-months, --min-connected and --radius are of rules by change; the "
+            "fuzzy rules find their own limits. Leave them out, or choose another --rule."
+        )
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=err, transient=True) as bar:
         task = bar.add_task("windows read: 0")
         made = prepare_flood(
             before,
             after,
             target,
-            settings=FuzzySettings() if rule == "fuzzy" else PRACTICES[rule],
+            settings=FuzzySettings() if rule == "fuzzy" else change_settings(PRACTICES[rule], **changes),
             band=band,
             seasonality=seasonality,
             slope=slope,
             slope_unit=SlopeUnit(slope_unit) if slope_unit else None,
             hand=hand,
             thresholds=thresholds or (),
+            bands=_bands_of_two(bands) if bands else ((), ()),
+            pixel_size=_metres(pixel_size) if pixel_size else None,
             overwrite=overwrite,
             progress=lambda done: bar.update(task, description=f"windows read: {done}"),
         )
-    table = Table("pixels", "why", title=escape(f"{rule}: {made.area_km2:.3f} km² flooded"))
+    name = f"{rule}, {', '.join(changed)} changed" if changed else rule
+    table = Table("pixels", "why", title=escape(f"{name}: {made.area_km2:.3f} km² flooded"))
     for words, number in made.counts.items():
         table.add_row(f"{number:,}", escape(words))
     out.print(table)
@@ -112,6 +159,33 @@ def flood(
         err.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
     show_path("mask", made.mask)
     show_path("provenance", made.provenance)
+
+
+def _number_or_name(words: str) -> float | str:
+    try:
+        return float(words)
+    except ValueError:
+        return words
+
+
+def _bands_of_two(words: str) -> "tuple[tuple[Band, ...], tuple[Band, ...]]":
+    from sartransfer.errors import InputError
+    from sartransfer.scene import parse_bands
+
+    parts = [parse_bands(part) for part in words.split("|")]
+    if len(parts) > 2 or not all(parts):
+        raise InputError(f"--bands {words!r}: give bands for both files (VH=sigma0), or BEFORE|AFTER.")
+    return parts[0], parts[-1]
+
+
+def _metres(words: str) -> tuple[float, float]:
+    from sartransfer.errors import InputError
+
+    try:
+        sizes = [float(w) for w in words.split(",")]
+        return sizes[0], sizes[{1: 0, 2: 1}[len(sizes)]]
+    except (ValueError, KeyError) as error:
+        raise InputError(f"--pixel-size {words!r}: give metres, such as 10, or HEIGHT,WIDTH.") from error
 
 
 def tiles(

@@ -12,6 +12,7 @@ from sartransfer.cli.options import (
     CheckpointPath,
     DatasetOption,
     Device,
+    Ensemble,
     Overwrite,
     RecipeOption,
     Views,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sartransfer.catalog import Catalog
     from sartransfer.ensemble import EnsembleScores
     from sartransfer.models.checkpoint import Checkpoint
+    from sartransfer.recipe import Recipe
 
 
 def evaluate(
@@ -34,6 +36,7 @@ def evaluate(
     recipe: RecipeOption = None,
     catalog: CatalogOption = None,
     dataset: DatasetOption = None,
+    more: Ensemble = None,
     test_set: Annotated[
         str | None, typer.Option("--split", help="Which split of the scenes; default: every test set.")
     ] = None,
@@ -44,8 +47,8 @@ def evaluate(
     views: Views = None,
     device: Device = "auto",
 ) -> None:
-    """Score a checkpoint on the scenes of a recipe, a catalog or a dataset."""
-    from sartransfer.evaluate import evaluate_checkpoint, scores_json
+    """Score a checkpoint, or several together, on the scenes of a recipe, a catalog or a dataset."""
+    from sartransfer.evaluate import check_together, evaluate_checkpoint, scores_json
     from sartransfer.mapping import checkpoint_tag
     from sartransfer.models.checkpoint import read_checkpoint
     from sartransfer.predict import choose_device
@@ -57,18 +60,44 @@ def evaluate(
     if json_out and not json_out.parent.is_dir():
         raise OutputError(f"{json_out} cannot be written: there is no folder {json_out.parent}.")
     device = choose_device(device)
-    read = read_checkpoint(checkpoint, which=chosen_weights(checkpoint))
-    found = open_scored_scenes(recipe, catalog, dataset, read.classes)
-    strata = read_recipe(recipe).strata if recipe else None
+    paths = (checkpoint, *(more or ()))
+    networks = tuple(read_checkpoint(path, which=chosen_weights(path)) for path in paths)
+    check_together(networks)
+    found = open_scored_scenes(recipe, catalog, dataset, networks[0].classes)
+    asked = read_recipe(recipe) if recipe else None
+    strata = asked.strata if asked else None
     collected = {}
     for name in splits_to_score(found, test_set):
-        scores = evaluate_checkpoint(read, found, name, device=device, views=views, strata=strata)
-        out.print(score_table(name, scores.confusion, scores.classes, scores.top2()))
-        collected[name] = scores_json(scores) | {"checkpoint": checkpoint_tag((read,))}
-        _log(checkpoint, read.metadata.get("identity"), found, name)
+        scores = evaluate_checkpoint(networks, found, name, device=device, views=views, strata=strata)
+        title = f"{name}: {len(networks)} networks" if len(networks) > 1 else name
+        out.print(score_table(title, scores.confusion, scores.classes, scores.top2()))
+        collected[name] = scores_json(scores) | {
+            "checkpoint": checkpoint_tag(networks),
+            "member_views": [views or network.views for network in networks],
+            "relation": _relation(asked, found, name),
+        }
+        for path, network in zip(paths, networks, strict=True):
+            _log(path, network.metadata.get("identity"), found, name)
     if json_out:
         write_json(json_out, collected)
         show_path("scores", json_out)
+
+
+def _relation(recipe: "Recipe | None", catalog: "Catalog", name: str) -> str:
+    """Return how a test set relates to training, in the words of `results.TestSet`, as `plan` does."""
+    from sartransfer.catalog import TRAIN
+    from sartransfer.data.leakage import relation
+    from sartransfer.data.resolve import same_scenes
+    from sartransfer.results.rows import OTHER_DATA, RULE_LABELS
+
+    if recipe is not None and name in recipe.rule_labelled:
+        return RULE_LABELS
+    if recipe is not None and name in recipe.data.external:
+        return OTHER_DATA
+    if recipe is not None and name in same_scenes(recipe.data):
+        return "same scenes"
+    # Without training scenes nothing can be shared, and nothing is known.
+    return relation(catalog, name) if catalog.in_split(TRAIN) else "not known"
 
 
 def ensemble(

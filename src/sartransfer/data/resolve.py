@@ -37,7 +37,9 @@ class TrainingData:
     validation: SceneStore | None
 
 
-def open_catalog(data: DataRecipe, *, check: bool = True, need_training: bool = True) -> Catalog:
+def open_catalog(
+    data: DataRecipe, *, check: bool = True, need_training: bool = True, need_splits: bool = True
+) -> Catalog:
     """Return the catalog that a recipe names, with its classes, its splits and a clean validation.
 
     Labels are cut to their level and classes left out first; then test sets of whole groups are taken out, then
@@ -45,7 +47,8 @@ def open_catalog(data: DataRecipe, *, check: bool = True, need_training: bool = 
     groups that training keeps; then test sets from other data join, and training scenes are cut in halves; training
     labels are made wrong last, where that is asked for. With `check`, the same
     scene, footprint, content or continued image on both sides of a split is an error (`LeakageError`), except as
-    `same_scenes` says. Without `need_training` a catalog of test sets alone will do.
+    `same_scenes` says. Without `need_training` a catalog of test sets alone will do; without `need_splits`
+    one that has no splits, and for which the recipe draws no test set, is all ``train``.
     """
     catalog = take_level(_named(data), data.level, data.drop)
     catalog = _with_classes(catalog, data)
@@ -54,12 +57,13 @@ def open_catalog(data: DataRecipe, *, check: bool = True, need_training: bool = 
     if data.tests:
         catalog = hold_out_groups(catalog, {n: t.groups for n, t in data.tests.items() if t.groups})
     elif not any(e.split for e in catalog.entries):
-        if data.test is None:
+        if data.test is None and need_splits:
             raise CatalogError(
                 f"catalog {catalog.name!r} has no splits. Fill the `split` column (train, validation, names of test "
                 "sets), or have a test set drawn by group: data.test: {fraction: 0.2}; or name groups: data.tests."
             )
-        catalog = assign_test(catalog, data.test.fraction, data.test.seed)
+        drawn = data.test
+        catalog = assign_test(catalog, drawn.fraction, drawn.seed) if drawn else hold_out_groups(catalog, {})
     if not catalog.in_split(TRAIN):
         if not need_training:
             return catalog

@@ -22,6 +22,7 @@ from sartransfer.radar.flood import (
     Rule,
     Sensitivity,
     SlopeUnit,
+    area_km2,
     check_units,
     decide,
     flood_levels,
@@ -34,7 +35,8 @@ from sartransfer.radar.flood import (
 )
 from sartransfer.radar.fuzzy import FuzzySettings
 from sartransfer.radar.thresholds import Threshold, tile_histograms
-from sartransfer.scene import Scene
+from sartransfer.radar.units import POWERS, Scale
+from sartransfer.scene import Band, Scene
 
 WINDOW = 2048
 # Okabe and Ito's colours for what is flooded and why the rest is not.
@@ -77,6 +79,7 @@ def prepare_flood(
     slope_unit: SlopeUnit | None = None,
     hand: str | Path | Scene | None = None,
     thresholds: Sequence[float] = (),
+    bands: tuple[Sequence[Band], Sequence[Band]] = ((), ()),
     pixel_size: tuple[float, float] | None = None,
     window: int = WINDOW,
     overwrite: bool = False,
@@ -95,11 +98,13 @@ def prepare_flood(
         seasonality: months of water a year, 0 to 12. slope: in `slope_unit`, which must be said. hand: metres above the
             nearest drainage. Each a file or scene of one band on the same grid.
         thresholds: further ones, at which the area is reported (not for the fuzzy rules).
+        bands: what the bands of the files before and after are, in file order; none: as the files say.
         pixel_size: height and width in metres, where the scenes do not say where they are.
         window: pixels a side that are read at once. progress: told the windows done so far.
 
     Raises:
-        UnitError: units unknown, not alike, or without a meaning for the rule; a slope without its unit.
+        UnitError: units unknown, not alike, or without a meaning for the rule; decibels that are declared as linear; a
+            slope without its unit.
         InputError: grids that differ, swapped dates, a threshold that cannot be found, a scene without a value.
         OutputError: a file exists already or cannot be written; both files are written, or none.
     """
@@ -114,7 +119,7 @@ def prepare_flood(
     if slope is not None and not isinstance(slope_unit, SlopeUnit):
         raise UnitError(f"slope_unit={slope_unit!r}: say whether the slope is in {' or '.join(SlopeUnit)}.")
     pair = open_flood_pair(
-        before, after, {"seasonality": seasonality, "slope": slope, "hand": hand}, pixel_size
+        before, after, {"seasonality": seasonality, "slope": slope, "hand": hand}, pixel_size, bands
     )
     done = 0
 
@@ -125,29 +130,56 @@ def prepare_flood(
             progress(done)
 
     moved: Sensitivity | None = None
-    if isinstance(settings, FuzzySettings):
-        if thresholds:
-            raise InputError(
-                "other thresholds can be tried for the change rules only: leave `thresholds` out."
+    try:
+        if isinstance(settings, FuzzySettings):
+            if thresholds:
+                raise InputError(
+                    "other thresholds can be tried for the change rules only: leave `thresholds` out."
+                )
+            provenance, limits = fuzzy_flood(pair, settings, window, tick)
+            found = {name: limit.threshold for name, limit in limits.items()}
+            provenance, warnings = _without_permanent(pair, provenance, window)
+        else:
+            provenance, threshold, moved, warnings = _change(
+                pair, settings, band, slope_unit, tuple(thresholds), window, tick
             )
-        provenance, limits = fuzzy_flood(pair, settings, window, tick)
-        found = {name: limit.threshold for name, limit in limits.items()}
-        provenance, warnings = _without_permanent(pair, provenance, window)
-    else:
-        provenance, threshold, moved, warnings = _change(
-            pair, settings, band, slope_unit, tuple(thresholds), window, tick
-        )
-        found = {settings.measure: threshold}
-    flooded = np.count_nonzero(provenance == Rule.FLOODED, axis=1)
-    counts = np.bincount(provenance.ravel(), minlength=256)
-    if counts[Rule.NO_VALUE] == provenance.size:
-        raise InputError(
-            f"no pixel has a value both in {pair.before.id!r} and in {pair.after.id!r}: nothing can be mapped."
-        )
+            found = {settings.measure: threshold}
+        counts = np.bincount(provenance.ravel(), minlength=256)
+        if counts[Rule.NO_VALUE] == provenance.size:
+            raise InputError(
+                f"no pixel has a value both in {pair.before.id!r} and in {pair.after.id!r}: nothing can be mapped."
+            )
+    except (InputError, UnitError) as error:
+        odd = _decibels(pair, window)
+        if odd is None:
+            raise
+        raise UnitError(odd) from error
     words = {text: int(counts[rule]) for rule, text in LEGEND.items() if counts[rule]}
     _write(pair, out, extra, provenance, settings, found, warnings, overwrite)
-    area = float((flooded * pair.row_area_m2).sum() / 1e6)
+    area = area_km2(provenance == Rule.FLOODED, pair.areas)
     return PreparedFlood(out, extra, found, words, area, moved, warnings)
+
+
+def _decibels(pair: FloodPair, window: int) -> str | None:
+    """Say which band is declared to be linear and has no value of 0 or more; None: there is none."""
+    for scene in (pair.before, pair.after):
+        for band in scene.bands:
+            if band.unit.scale is not Scale.LINEAR or band.unit.quantity not in POWERS:
+                continue
+            low, high = np.inf, -np.inf
+            for part in pair.windows(window, 1):
+                values = scene.read([band.name], part).data
+                if np.isfinite(values).any():
+                    low, high = min(low, float(np.nanmin(values))), max(high, float(np.nanmax(values)))
+                if high >= 0:
+                    break
+            if -np.inf < high < 0:
+                return (
+                    f"scene {scene.id!r}: band {band.name!r} is declared as {band.unit}, which is linear, and all its "
+                    f"values are negative ({low:.4g} to {high:.4g}): these look like decibels. Say {band.unit}_db in "
+                    "the file's band description or tag UNIT, or where it says nothing with `bands` (--bands)."
+                )
+    return None
 
 
 def _change(
@@ -202,7 +234,7 @@ def _change(
         positive += int(np.count_nonzero(one >= 0))
         tick()
     warnings = flood_warnings(settings, "seasonality" in pair.layers, "slope" in pair.layers, positive)
-    moved = sensitivity(levels, ground, tried, settings, pair.row_area_m2) if others else None
+    moved = sensitivity(levels, ground, tried, settings, pair.areas) if others else None
     return decide(levels, ground, settings, tried.index(threshold.value)), threshold, moved, warnings
 
 

@@ -1,6 +1,6 @@
 """Two scenes of one area and what is known of its ground, read by windows with the halo a filter needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sartransfer.areas import open_ground
 from sartransfer.errors import InputError, UnitError
-from sartransfer.radar.flood import smooth_db
+from sartransfer.radar.flood import PixelAreas, smooth_db
 from sartransfer.radar.speckle import SpeckleFilter
 from sartransfer.radar.units import Quantity, Scale, Unit
 from sartransfer.readers import open_scene
@@ -31,8 +32,8 @@ class FloodPair:
     """``seasonality``, ``slope``, ``hand``: scenes of one band."""
     pixel_size: tuple[float, float]
     """Height and width of a pixel in metres, at the middle of the scene."""
-    row_area_m2: NDArray[np.float64]
-    """(H,), area of a pixel of each row."""
+    areas: PixelAreas
+    """Of the pixels of some rows, on the ellipsoid as `sartransfer.areas` has them where the place is known."""
 
     @property
     def height(self) -> int:
@@ -99,12 +100,20 @@ def open_flood_pair(
     after: str | Path | Scene,
     layers: dict[str, str | Path | Scene | None],
     pixel_size: tuple[float, float] | None = None,
+    bands: tuple[Sequence[Band], Sequence[Band]] = ((), ()),
 ) -> FloodPair:
     """Open both scenes and the layers, and check that all lie on one grid and that before comes before after.
 
-    `pixel_size` (height, width) in metres is for scenes that do not say where they are. Raises `InputError`.
+    `pixel_size` (height, width) in metres is for scenes that do not say where they are. `bands` are those of the files
+    before and after; none: as they say. Raises `InputError`.
     """
-    one, two = (s if isinstance(s, Scene) else open_scene(s) for s in (before, after))
+    for scene, told in zip((before, after), bands, strict=True):
+        if isinstance(scene, Scene) and told:
+            raise InputError(f"scene {scene.id!r} is open already: bands can be named for files only.")
+    one, two = (
+        s if isinstance(s, Scene) else open_scene(s, bands=told or None)
+        for s, told in zip((before, after), bands, strict=True)
+    )
     opened = {n: s if isinstance(s, Scene) else open_scene(s) for n, s in layers.items() if s is not None}
     for name, scene in (("before", one), *opened.items()):
         _check_grid(name, scene, two)
@@ -112,8 +121,9 @@ def open_flood_pair(
         if len(scene.bands) != 1:
             raise InputError(f"{name} ({scene.id}) has the bands {', '.join(scene.names)}: must have one.")
     check_order(before, after, one, two)
-    size, areas = _pixel_size(two if two.georeference.transform else one, pixel_size)
-    return FloodPair(one, two, opened, size, areas)
+    placed = two if two.georeference.transform else one
+    size = _pixel_size(placed, pixel_size)
+    return FloodPair(one, two, opened, size, _pixel_areas(placed, size, pixel_size is not None))
 
 
 def choose_bands(pair: FloodPair, band: str | None) -> tuple[str, str]:
@@ -128,7 +138,7 @@ def choose_bands(pair: FloodPair, band: str | None) -> tuple[str, str]:
         if len(found) != 1:
             raise InputError(
                 f"scene {scene.id!r} has {len(found) or 'no'} bands that are {wanted!r}: {', '.join(scene.names)}. "
-                "Name one with `band`."
+                "Name one with `band` (--band), or say what the bands are with `bands` (--bands VV=sigma0,VH=sigma0)."
             )
         out.append(found[0])
     one, two = out
@@ -146,7 +156,7 @@ def band_unit(scene: Scene, band: str) -> Unit:
     if unit.quantity is Quantity.UNKNOWN:
         raise UnitError(
             f"scene {scene.id!r}: the unit of band {band!r} is not known. Say it in the file's band description "
-            "(sigma0_vh_db) or tag (UNIT=sigma0_db), or open the scene with its bands (VH=sigma0_db)."
+            "(sigma0_vh_db) or tag (UNIT=sigma0_db), or with `bands` (--bands VH=sigma0_db)."
         )
     return unit
 
@@ -198,31 +208,43 @@ def _differ(one: str | None, two: str | None) -> bool:
     return bool(CRS.from_user_input(one) != CRS.from_user_input(two))
 
 
-def _pixel_size(
-    scene: Scene, given: tuple[float, float] | None
-) -> tuple[tuple[float, float], NDArray[np.float64]]:
-    """Return a pixel's height and width in metres at the middle, and its area by row."""
+def _pixel_size(scene: Scene, given: tuple[float, float] | None) -> tuple[float, float]:
+    """Return a pixel's height and width in metres at the middle."""
     place = scene.georeference
     if given is not None:
-        if not min(given) > 0:
+        if not (min(given) > 0 and np.isfinite(given).all()):
             raise InputError(f"pixel_size={given}: metres, above 0.")
-        return given, np.full(scene.height, float(given[0] * given[1]))
+        return given
     if place.transform is None or place.crs is None:
         raise InputError(
             f"scene {scene.id!r} does not say how large its pixels are. Give `pixel_size` in metres, (10, 10) for "
-            "Sentinel-1 GRD."
+            "Sentinel-1 GRD (--pixel-size 10)."
         )
     nominal = _nominal(place)
-    rows = np.unique(np.linspace(0, scene.height - 1, 33).round())
-    sizes = np.array(
-        [_true_size(place, float(row) + 0.5, scene.width / 2) for row in (*rows, scene.height / 2 - 0.5)]
-    )
-    middle = (float(sizes[-1, 0]), float(sizes[-1, 1]))
+    height, width, _ = _true_size(place, scene.height / 2, scene.width / 2)
+    middle = (height, width)
     if nominal is not None and all(abs(n / m - 1) < TRUE_SCALE for n, m in zip(nominal, middle, strict=True)):
-        a, b, _, d, e, _ = place.transform
-        scale = nominal[0] / float(np.hypot(b, e))
-        return nominal, np.full(scene.height, abs(a * e - b * d) * scale**2)
-    return middle, np.interp(np.arange(scene.height), rows, sizes[:-1, 2])
+        return nominal
+    return middle
+
+
+def _pixel_areas(scene: Scene, size: tuple[float, float], given: bool) -> PixelAreas:
+    """Return the areas of pixels on the ellipsoid; without a place they are those of the size that was given."""
+    place = scene.georeference
+    by_row = np.full(scene.height, size[0] * size[1])
+    if place.transform is not None and place.crs is not None:
+        try:
+            return open_ground(place, scene.height, scene.width).pixel_areas
+        except InputError:  # without pyproj (extra gis), or where it cannot tell
+            if not given:
+                rows = np.unique(np.linspace(0, scene.height - 1, 33).round())
+                true = [_true_size(place, float(row) + 0.5, scene.width / 2)[2] for row in rows]
+                by_row = np.interp(np.arange(scene.height), rows, true)
+
+    def areas(first: int, rows: int) -> NDArray[np.float64]:
+        return by_row[first : first + rows, None]
+
+    return areas
 
 
 def _nominal(place: GeoReference) -> tuple[float, float] | None:

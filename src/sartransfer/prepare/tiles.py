@@ -155,9 +155,7 @@ Pair = tuple[Path, Path, Path]
 """Before, after and mask."""
 
 
-def pair_catalog(
-    pairs: Mapping[str, Pair] | Iterable[tuple[str, Pair]], name: str = "floods"
-) -> Catalog:
+def pair_catalog(pairs: Mapping[str, Pair] | Iterable[tuple[str, Pair]], name: str = "floods") -> Catalog:
     """Return a catalog of mapped floods: event -> (before, after, mask), as fetch and prepare flood write them.
 
     An event may have several pairs, as ``(event, pair)`` one after another: they are of one group, and so of one side

@@ -5,7 +5,7 @@ whole arrays and, one by one, on windows: `map_flood` here and `prepare_flood` g
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,6 +27,7 @@ from sartransfer.radar.flood_settings import (
     Rule,
     Slope,
     SlopeUnit,
+    change_settings,
     convert_slope,
 )
 from sartransfer.radar.speckle import SpeckleFilter
@@ -42,10 +43,13 @@ __all__ = [
     "FloodMap",
     "FloodSettings",
     "Layers",
+    "PixelAreas",
     "Rule",
     "Sensitivity",
     "Slope",
     "SlopeUnit",
+    "area_km2",
+    "change_settings",
     "check_units",
     "convert_slope",
     "decide",
@@ -60,6 +64,9 @@ __all__ = [
     "smooth_db",
     "water_unit",
 ]
+
+PixelAreas = Callable[[int, int], NDArray[np.float64]]
+"""From the first row and a number of rows to the area of their pixels, square metres: (rows, W) or (rows, 1)."""
 
 CALIBRATED = (Quantity.SIGMA0, Quantity.GAMMA0, Quantity.BETA0)
 MOST_THRESHOLDS = 254
@@ -341,6 +348,25 @@ def flood_warnings(
     return tuple(out)
 
 
+def area_km2(flooded: NDArray[np.bool_], pixel_area_m2: PixelAreas | NDArray[np.floating] | float) -> float:
+    """Return the area of what is true (H, W); `pixel_area_m2` as in `sensitivity`."""
+    height, width = flooded.shape
+    if callable(pixel_area_m2):
+        areas = pixel_area_m2
+    else:
+        by_row = np.broadcast_to(np.asarray(pixel_area_m2, dtype=np.float64), (height,))[:, None]
+
+        def areas(first: int, rows: int) -> NDArray[np.float64]:
+            return by_row[first : first + rows]
+
+    total, step = 0.0, max(1, STRIP // width)
+    for first in range(0, height, step):
+        part = flooded[first : first + step]
+        if part.any():
+            total += float(np.sum(np.broadcast_to(areas(first, len(part)), part.shape), where=part))
+    return total / 1e6
+
+
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
     """The flooded area at each of several thresholds, all other rules as they are."""
@@ -362,18 +388,17 @@ def sensitivity(
     ground: NDArray[np.uint8],
     thresholds: Sequence[float],
     settings: FloodSettings,
-    pixel_area_m2: NDArray[np.floating] | float,
+    pixel_area_m2: PixelAreas | NDArray[np.floating] | float,
 ) -> Sensitivity:
     """Say how the flooded area moves with the threshold: every rule is applied anew at each of them.
 
     Args:
         levels: of `flood_levels` at these thresholds. ground: of `ground_rules`.
-        pixel_area_m2: of a pixel, or one a row (H,).
+        pixel_area_m2: of a pixel, or one a row (H,), or those of any rows (`PixelAreas`).
     """
-    area = np.broadcast_to(np.asarray(pixel_area_m2, dtype=np.float64), (levels.shape[0],))
     pixels, areas = [], []
     for index in range(len(thresholds)):
-        by_row = np.count_nonzero(decide(levels, ground, settings, index) == Rule.FLOODED, axis=1)
-        pixels.append(int(by_row.sum()))
-        areas.append(float((by_row * area).sum() / 1e6))
+        flooded = decide(levels, ground, settings, index) == Rule.FLOODED
+        pixels.append(int(np.count_nonzero(flooded)))
+        areas.append(area_km2(flooded, pixel_area_m2))
     return Sensitivity(tuple(float(t) for t in thresholds), tuple(pixels), tuple(areas))

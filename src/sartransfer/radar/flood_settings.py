@@ -1,7 +1,8 @@
 """What a flood is taken to be: rules, limits and their units, and the legend of why a pixel is none."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,6 +134,29 @@ class FloodSettings:
             raise InputError(f"min_connected={self.min_connected}: must be from 1 to 255.")
         if self.tile < LEAST_TILE:
             raise InputError(f"tile={self.tile}: must be at least {LEAST_TILE} pixels.")
+
+
+def change_settings(
+    settings: FloodSettings,
+    *,
+    threshold: float | str | None = None,
+    max_slope: Slope | None = None,
+    permanent_months: int | None = None,
+    min_connected: int | None = None,
+    radius: float | None = None,
+) -> FloodSettings:
+    """Return a rule with the fields that are not None changed; `radius` is that of its focal mean, in metres.
+
+    Raises `InputError` for a value that a rule cannot have, and a radius where the filter has none.
+    """
+    given = {"threshold": threshold, "max_slope": max_slope, "permanent_months": permanent_months,
+             "min_connected": min_connected}  # fmt: skip
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if radius is not None:
+        if settings.speckle.name != "focal_mean":
+            raise InputError(f"radius={radius:g}: {settings.speckle.name} has none, only focal_mean has one.")
+        changed["speckle"] = replace(settings.speckle, radius=radius)
+    return replace(settings, **changed)
 
 
 UN_SPIDER = FloodSettings()

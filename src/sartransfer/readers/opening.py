@@ -175,8 +175,8 @@ def _taken(scene: Scene) -> datetime:
 
 
 def as_utc(time: datetime) -> datetime:
-    """Return a time that can be compared with others: one that names no zone is UTC, as radar products write it."""
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    """Return a time in UTC, to compare it with others; one that names no zone is UTC, as radar products write it."""
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _check_dates(entry: Entry, scenes: Sequence[Scene]) -> None:
