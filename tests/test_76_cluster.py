@@ -651,11 +651,11 @@ def test_lists_of_scenes(tmp_path):
         read_scenes(tmp_path / "list.txt")
     with pytest.raises(InputError, match="two scenes"):
         predict_scenes([tmp_path / "none"], [SceneOrder("x", "a"), SceneOrder("x", "b")], tmp_path)
-    (tmp_path / "list.txt").write_text("#1.tif\nscene#2.tif # a remark\n  # another\nx.tif\t#third#.tif\n")
+    (tmp_path / "list.txt").write_text("#1.tif\nscene#2.tif # a remark\n  # another\nx y.tif\t#third#.tif\n")
     found = read_scenes(tmp_path / "list.txt")
     assert [(order.name, Path(order.scene).name) for order in found] == [
         ("scene_2", "scene#2.tif"),
-        ("x", "x.tif"),
+        ("x y", "x y.tif"),
     ]
     (tmp_path / "list.txt").write_text("before.tif | sub/after.tif")
     assert read_scenes(tmp_path / "list.txt", "a|b") == (

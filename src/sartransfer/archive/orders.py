@@ -100,4 +100,4 @@ def _of_entry(entry: Entry, bands: str | None) -> SceneOrder:
 
 
 def _name(text: str) -> str:
-    return re.sub(r"[^\w.+=@-]", "_", text).lstrip(".") or "scene"
+    return re.sub(r"[^\w.+=@ -]", "_", text).lstrip(".") or "scene"

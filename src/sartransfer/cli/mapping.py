@@ -232,13 +232,15 @@ def _check_there(scene: str, *, only: bool) -> None:
 
 def _targets(scenes: list[str], folder: Path) -> dict[str, Path]:
     """Return scene -> map in a folder, by the scene's (last) name."""
+    from sartransfer.archive import order_of
+
     if folder.suffix.lower() in (".tif", ".tiff") and not folder.is_dir():
         raise OutputError(
             f"{len(scenes)} scenes do not go into one map: {folder}. Name a folder (--out maps)."
         )
     found: dict[str, Path] = {}
     for scene in scenes:
-        path = folder / f"{Path(scene.rpartition('|')[2].strip()).stem}.tif"
+        path = folder / f"{order_of(scene).name}.tif"  # as a list of scenes has it
         if path in found.values():
             raise OutputError(
                 f"two scenes are called {path.stem!r}: their maps would have one name. Rename one."
