@@ -116,7 +116,9 @@ def flood(
         )
     changes: dict[str, Any] = {
         "threshold": None if map_threshold is None else _number_or_name(map_threshold),
-        "max_slope": None if max_slope is None else Slope(max_slope, SlopeUnit(max_slope_unit)),
+        "max_slope": Slope(max_slope, SlopeUnit(max_slope_unit))
+        if max_slope is not None and max_slope_unit
+        else None,
         "permanent_months": permanent_months,
         "min_connected": min_connected,
         "radius": radius,
@@ -124,8 +126,8 @@ def flood(
     changed = [name for name, value in changes.items() if value is not None]
     if rule == "fuzzy" and changed:
         raise InputError(
-            "--map-threshold, --max-slope, --permanent-months, --min-connected and --radius are of rules by change; the "
-            "fuzzy rules find their own limits. Leave them out, or choose another --rule."
+            "--map-threshold, --max-slope, --permanent-months, --min-connected and --radius are of rules by change; "
+            "the fuzzy rules find their own limits. Leave them out, or choose another --rule."
         )
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=err, transient=True) as bar:
         task = bar.add_task("windows read: 0")
