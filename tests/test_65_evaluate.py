@@ -149,6 +149,59 @@ def test_every_scene_is_seen_by_as_many_views_as_asked(tmp_path, scenes, catalog
     assert read_scores(tmp_path, "test", 1) is None  # scored, but not so
 
 
+def test_several_networks_decide_by_their_mean_probabilities_as_in_a_map(
+    tmp_path, monkeypatch, scenes, catalog
+):
+    """By hand, of one view and of four; and the same by windows."""
+    small = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
+    members = [make_checkpoint(tmp_path / name, **small) for name in ("a", "b")]
+    scenes, catalog = scenes[:2], catalog.with_entries(catalog.entries[:2])
+    with (
+        torch.no_grad()
+    ):  # another network, which says something else, and neither so surely that halves are ties
+        for parameter in members[1].model.parameters():
+            parameter.mul_(1 + 0.2 * torch.randn(parameter.shape))
+        for member in members:
+            for name in member.model.classifier_names:
+                dict(member.model.named_parameters())[name].mul_(0.03)
+    alone = [evaluate_checkpoint(m, catalog, "test") for m in members]
+    found = evaluate_checkpoint(members, catalog, "test")
+    twice = evaluate_checkpoint(members[::-1], catalog, "test", views=4)
+    assert (found.views, twice.views) == (1, 4)
+    for score, seen, (_, data, valid, label) in zip(found.scenes, twice.scenes, scenes, strict=True):
+        counts = valid & (label != 0)
+        truth = np.select([label == 1, label == 2, label == 7], [0, 1, 2], -1)[counts]
+        for result, flipped in ((score, [()]), (seen, [(), (1,), (2,), (1, 2)])):
+            shares = 0
+            for member in members:
+                for flips in flipped:
+                    logits = by_hand(member, np.flip(data, flips), np.flip(valid, [f - 1 for f in flips]))
+                    shares = shares + np.flip(special.softmax(logits.astype(np.float64), axis=0), flips)
+            assert np.abs(result.confusion - confusion_of(truth, shares.argmax(0)[counts])).sum() <= 2
+    assert all((found.confusion != one.confusion).any() for one in alone)
+    one = evaluate_checkpoint(members[:1], catalog, "test")
+    assert (one.confusion == alone[0].confusion).all()
+    for name, value in (("ONE_PASS_PIXELS", 0), ("CORE", 32), ("HALO", 32)):
+        monkeypatch.setattr(predict, name, value)
+    windowed = evaluate_checkpoint(members, catalog, "test")
+    for score, (_, _, valid, label) in zip(windowed.scenes, scenes, strict=True):
+        assert score.confusion.sum(axis=1).tolist() == [(valid & (label == v)).sum() for v in (1, 2, 7)]
+
+
+def test_networks_that_cannot_be_asked_together_are_told(tmp_path, catalog):
+    one, chips = make_checkpoint(tmp_path / "a"), make_checkpoint(tmp_path / "c", "resnet18")
+    other = replace(one, path=tmp_path / "other", classes=("water", "field", "city"))
+    for members, words in (
+        ((), "no checkpoint is named"),
+        ((one, one), "is named twice"),
+        ((one, chips), "classifies whole patches"),
+        ((chips, chips), "joined by their votes: sartransfer ensemble"),
+        ((one, other), "same, in the same order"),
+    ):
+        with pytest.raises(InputError, match=words):
+            evaluate_checkpoint(members, catalog, "test")
+
+
 def confusion_of(truth, guess):
     if truth.size == 0:
         return np.zeros((3, 3), dtype=np.int64)

@@ -3,6 +3,8 @@
 import csv
 import itertools
 import json
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +130,7 @@ TESTED = {
     "ruhr": 2.2,
 }  # how much darker water is: some is missed
 RULED, NEW = "weser", "new"
+NAMES = ("before_vv", "before_vh", "after_vv", "after_vh")
 
 
 def write_event(folder, number, darker):
@@ -151,12 +154,12 @@ def by_hand(folder, runs):
     networks = [read_checkpoint(run, which="last") for run in runs]
     found = {}
     with (folder / "catalog.csv").open() as file:
+        next(file)  # the catalog's classes
         rows = [row for row in csv.DictReader(file) if row["split"] in TESTED]
     for row in rows:
-        (image,) = (v for k, v in row.items() if v.endswith(".tif") and not v.endswith("_label.tif"))
-        with rasterio.open(folder / image) as file:
-            bands = dict(zip(file.descriptions, file.read().astype(np.float64), strict=True))
-        with rasterio.open(folder / image.replace(".tif", "_label.tif")) as file:
+        with rasterio.open(folder / row["images"]) as file:
+            bands = dict(zip(NAMES, file.read().astype(np.float64), strict=True))
+        with rasterio.open(folder / row["label"]) as file:
             truth = file.read(1)
         shares = 0
         for network in networks:
@@ -170,7 +173,23 @@ def by_hand(folder, runs):
     return found
 
 
-def test_five_test_events_give_the_area_of_an_ensemble_an_interval(call, tmp_path):
+def section(step):
+    """The text of a step of docs/flood.md."""
+    text = (Path(__file__).parents[1] / "docs/flood.md").read_text(encoding="utf-8")
+    return text.split(f"\n## {step}. ")[1].split("\n## ")[0]
+
+
+def commands_of(step):
+    """The commands of a step of docs/flood.md, each as words."""
+    blocks = section(step).replace("\\\n", " ").split("```")[1::2]
+    lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line)[1:] for line in lines]
+
+
+def test_five_test_events_give_the_area_of_an_ensemble_an_interval(call, tmp_path, monkeypatch):
+    """Step 5 as written with step 4's recipe, but for tiles of 32 px, a tiny network, and one more event by a rule."""
+    monkeypatch.chdir(tmp_path)
+
     def done(*words):
         code, out, err = call(*words)
         assert code == 0, (words, err)
@@ -180,46 +199,34 @@ def test_five_test_events_give_the_area_of_an_ensemble_an_interval(call, tmp_pat
     for number, (event, darker) in enumerate(events.items()):
         write_event(tmp_path / event, number, darker)
     for event in (*TRAINED, RULED):
-        images = (tmp_path / event / "before.tif", tmp_path / event / "after.tif")
-        done("prepare", "flood", *images, "-o", tmp_path / event / "rule.tif")
-    pairs = []
-    for event in (*TRAINED, RULED, *TESTED):
-        parts = ("before", "after", "hand" if event in TESTED else "rule")
-        pairs += ["--pair", f"{event}=" + "|".join(str(tmp_path / event / f"{part}.tif") for part in parts)]
-    tests = [word for event in (*TESTED, RULED) for word in ("--test", event)]
-    done("prepare", "tiles", *pairs, "--size", 32, *tests, "-o", tmp_path / "tiles")
-    recipe = {
-        "name": "five", "task": "segment",
-        "data": {
-            "catalog": "tiles/catalog.csv", "validation": {"fraction": 0},
-            "bands": [{"name": "before_vh", "unit": "gamma0_db"}, {"name": "after_vh", "unit": "gamma0_db"}],
-        },
+        done("prepare", "flood", f"{event}/before.tif", f"{event}/after.tif", "-o", f"{event}/mask.tif")
+    written = yaml.safe_load(section(4).split("```yaml")[1].split("```")[0])
+    recipe = written | {
         "model": {"name": "unet-resnet18", "options": {"encoder_depth": 3, "decoder_channels": [8, 8, 8]}},
-        "initializations": {"random": "random"}, "seeds": 2, "rule_labelled": [RULED],
-        "primary": {"metric": "iou", "class": "flooded"},
+        "initializations": {"imagenet": "random"},  # by that name only: nothing is loaded here
+        "seeds": 3, "rule_labelled": [RULED],
         "training": {"epochs": 8, "batch_size": 4, "weights": "last", "precision": "fp32",
                      "optimizer": {"name": "adamw", "lr": 3e-3}},
     }  # fmt: skip
-    (tmp_path / "five.yaml").write_text(yaml.safe_dump(recipe))
-    done("compare", tmp_path / "five.yaml", "-o", tmp_path / "out", "--device", "cpu")
-    one, two = runs = [tmp_path / f"out/runs/random/1/seed{seed}" for seed in range(2)]
-    pair = "|".join(str(tmp_path / NEW / f"{n}.tif") for n in ("before", "after"))
-    done("predict", one, pair, "-o", tmp_path / "flood.tif", "--bands", BANDS, "--probabilities",
-         "--ensemble", two, "--device", "cpu")  # fmt: skip
-    data = ("--recipe", tmp_path / "five.yaml", "--device", "cpu")
-    out, _ = done("evaluate", two, "--ensemble", one, *data, "-o", tmp_path / "scores.json")
-    assert "ruhr: 2 networks" in out
-    words = ("areas", tmp_path / "flood.tif", "--probabilities", tmp_path / "flood-probabilities.tif")
-    out, err = done(*words, "--scores", tmp_path / "scores.json", "-o", tmp_path / "areas.json")
-    assert "test sets: elbe, main, oder, ruhr, saar (5 groups)" in err
+    Path("my-floods.yaml").write_text(yaml.safe_dump(recipe))
+    tiles, compare, predict, evaluate, areas = commands_of(5)
+    ruled = f"{RULED}={RULED}/before.tif|{RULED}/after.tif|{RULED}/mask.tif"
+    done(*tiles, "--size", 32, "--pair", ruled, "--test", RULED)
+    done(*compare)
+    done(*predict)
+    out, _ = done(*evaluate)
+    assert "ruhr: 3 networks" in out
+    out, err = done(*areas)
+    assert "test sets: elbe, oder, main, saar, ruhr (5 groups)" in err
     assert f"left out: {RULED}: its labels are a rule's" in err
     assert "adjusted km2 [95 %]" in out
+    assert Path("flood.gpkg").is_file()
 
-    told = json.loads((tmp_path / "areas.json").read_text())
-    assert told["flooded"]["test_sets"] == sorted(TESTED)
+    told = json.loads(Path("areas.json").read_text())
+    assert told["flooded"]["test_sets"] == list(TESTED)
     mapped = np.array([row["km2"] for row in told.values()])
-    groups = by_hand(tmp_path / "tiles", runs)
-    scored = json.loads((tmp_path / "scores.json").read_text())
+    groups = by_hand(tmp_path / "tiles", [tmp_path / f"out/runs/imagenet/1/seed{seed}" for seed in range(3)])
+    scored = json.loads(Path("scores.json").read_text())
     for event, matrix in groups.items():
         counted = sum(np.array(scene["confusion"]) for scene in scored[event]["scenes"])
         assert np.abs(counted - matrix).sum() <= 4  # ties within rounding may fall either way
@@ -237,14 +244,12 @@ def test_five_test_events_give_the_area_of_an_ensemble_an_interval(call, tmp_pat
         assert below - 0.015 < share < upto + 0.015, (end, below, upto)  # 2000 drawings
     assert told["flooded"]["low_km2"] < 0.98 * told["flooded"]["high_km2"]
 
-    done("evaluate", one, *data, "-o", tmp_path / "one.json")
-    for more, expected in (
-        (("--scores", tmp_path / "one.json"), "Score what made the map, 2 networks together"),
-        (
-            ("--scores", tmp_path / "scores.json", "--split", "elbe", "--split", "oder"),
-            "2 groups of test scenes",
-        ),
-        (("--scores", tmp_path / "scores.json", "--split", "rhine"), "split='rhine' is not known"),
+    swapped = [*evaluate[:1], evaluate[evaluate.index("--ensemble") + 1], "--recipe", "my-floods.yaml"]
+    done(*swapped, "--split", "ruhr", "-o", "one.json")
+    for scores, more, expected in (
+        ("one.json", (), "Score what made the map, 3 networks together"),
+        ("scores.json", ("--split", "elbe", "--split", "oder"), "2 groups of test scenes"),
+        ("scores.json", ("--split", "rhine"), "split='rhine' is not known"),
     ):
-        code, _, err = call(*words, *more)
+        code, _, err = call("areas", "flood.tif", "--scores", scores, *more)
         assert (code, expected in err) == (2, True), err

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ import torch
 
 from sartransfer import members, predict, streaming
 from sartransfer.archive import made
+from sartransfer.catalog import Asset, Catalog, Entry
 from sartransfer.cli import main
 from sartransfer.cli.mapping import parse_bytes
+from sartransfer.cli.scoring import relation_of
 from sartransfer.contract import InputBand, InputContract
 from sartransfer.errors import InputError
 from sartransfer.forecast import in_bytes, in_time
@@ -459,3 +462,80 @@ def test_areas_are_told_expected_and_corrected(call, files, tmp_path):
     ):
         code, _, said = call("areas", tmp_path / "map.tif", *more)
         assert (code, expected in said, "Traceback" in said) == (2, True, False), said
+
+
+def test_test_sets_are_joined_and_those_that_tell_of_no_new_event_left_out(call, files, tmp_path):
+    """Six sets of scores as `evaluate` writes them; the area by hand from those that may count."""
+    words = (
+        "predict",
+        files / "n0.json",
+        files / "s0.tif",
+        "-o",
+        tmp_path / "map.tif",
+        "--ensemble",
+        files / "n1.json",
+    )
+    assert call(*words)[0] == 0
+    sets, matrices = {}, {}
+    relations = {
+        "elbe": "unseen events", "oder": "unseen events", "old": None, "inner": "same scenes",
+        "ruled": "labels of a rule", "lent": "other data",
+    }  # fmt: skip
+    for i, (name, relation) in enumerate(relations.items()):
+        groups = ("east", "west") if name in ("elbe", "oder") else (name,)
+        scenes = [
+            {"id": f"{name}{k}", "group": g, "confusion": [[90 - 3 * i, 10], [5 + 4 * k, 40]]}
+            for k, g in enumerate(groups * 2)
+        ]
+        matrices[name] = sum(np.array(s["confusion"]) for s in scenes)
+        sets[name] = {
+            "classes": ["dry", "wet"], "scenes": scenes, "checkpoint": "n1 epoch 1; n0 epoch 1", "views": 1,
+            "member_views": [1, 1],
+        } | ({"relation": relation} if relation else {})  # fmt: skip
+    (tmp_path / "scores.json").write_text(json.dumps(sets))
+    words = ("areas", tmp_path / "map.tif", "--scores", tmp_path / "scores.json")
+    code, _, said = call(*words, "-o", tmp_path / "areas.json")
+    assert code == 0, said
+    assert "test sets: elbe, oder, old (5 groups)" in said  # east and west twice: told apart by set
+    assert "warning: east, west in more than one test set" in said
+    for text in ("inner: of the scenes that were trained on", "ruled: its labels", "lent: from other data"):
+        assert text in said
+    told = json.loads((tmp_path / "areas.json").read_text())
+    mapped = np.array([told["dry"]["km2"], told["wet"]["km2"]])
+    errors = matrices["elbe"] + matrices["oder"] + matrices["old"]
+    assert told["wet"]["adjusted_km2"] == pytest.approx((errors / errors.sum(0) @ mapped)[1])
+    assert (told["wet"]["test_sets"], told["wet"]["groups"]) == (["elbe", "oder", "old"], 5)
+    named = [w for name in ("elbe", "oder", "ruled") for w in ("--split", name)]
+    code, _, said = call(*words, *named)
+    assert (code, "test sets: elbe, oder, ruled (5 groups)" in said) == (0, True)
+    assert "warning: ruled: its labels are a rule's" in said
+    sets["elbe"]["member_views"] = [1, 4]
+    (tmp_path / "seen.json").write_text(json.dumps(sets))
+    sets["elbe"]["checkpoint"] = "n0 epoch 1"
+    (tmp_path / "one.json").write_text(json.dumps(sets))
+    (tmp_path / "none.json").write_text(json.dumps({n: sets[n] for n in ("inner", "lent")}))
+    for name, expected in (
+        ("seen", "scores with views=1, 4, and the map was made with views=1"),
+        (
+            "one",
+            "Score what made the map, 2 networks together (sartransfer evaluate CHECKPOINT --ensemble ...",
+        ),
+        ("none", "no test set of"),
+    ):
+        code, _, said = call("areas", tmp_path / "map.tif", "--scores", tmp_path / f"{name}.json")
+        assert (code, expected in said, "Traceback" in said) == (2, True, False), said
+
+
+def test_scores_say_how_a_test_set_relates_to_training():
+    """In the words of a comparison's plan; without training scenes nothing is known."""
+    kept = {"train": "po", "new": "elbe", "tied": "po", "ruled": "oder"}
+    entries = tuple(Entry(s, (Asset(Path("a.tif")),), split=s, group=g) for s, g in kept.items())
+    known = Catalog("floods", entries, ("dry", "flooded"))
+    data = SimpleNamespace(external={"lent": None, "both": None}, same_scenes=("said",), tests={})
+    recipe = SimpleNamespace(rule_labelled=("ruled", "both"), data=data)
+    assert {name: relation_of(recipe, known, name) for name in ("new", "tied", "ruled", "lent", "both", "said")} == {
+        "new": "unseen events", "tied": "same scenes", "ruled": "labels of a rule", "lent": "other data",
+        "both": "labels of a rule", "said": "same scenes",
+    }  # fmt: skip
+    assert relation_of(None, known, "ruled") == "unseen events"
+    assert relation_of(None, known.with_entries(entries[1:]), "new") == "not known"

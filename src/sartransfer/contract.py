@@ -112,7 +112,9 @@ class InputContract:
                 odd = implausible(values * band.std + band.mean, parse_unit(band.unit))
                 if odd:
                     found.append(f"scene {scene.id!r}, band {band.name!r}: {odd}")
-            distance = float(values.mean(dtype=np.float64))  # damaged values may be beyond what float32 can add
+            distance = float(
+                values.mean(dtype=np.float64)
+            )  # damaged values may be beyond what float32 can add
             if abs(distance) > FAR:
                 found.append(
                     f"scene {scene.id!r}, band {band.name!r}: its mean lies {distance:+.1f} training standard "

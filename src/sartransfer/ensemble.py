@@ -185,7 +185,7 @@ def check_member(checkpoint: Checkpoint, first: Checkpoint | None = None) -> Non
     if checkpoint.task != "classify":
         raise InputError(
             f"{checkpoint.path} segments scenes: ensembles are of networks that classify patches. "
-            "To average over flips and turns of a scene, use --views with `predict` or `evaluate`."
+            "Networks that segment are asked together by --ensemble with `predict` or `evaluate`."
         )
     if first is not None and checkpoint.classes != first.classes:
         raise InputError(

@@ -74,7 +74,7 @@ def evaluate(
         collected[name] = scores_json(scores) | {
             "checkpoint": checkpoint_tag(networks),
             "member_views": [views or network.views for network in networks],
-            "relation": _relation(asked, found, name),
+            "relation": relation_of(asked, found, name),
         }
         for path, network in zip(paths, networks, strict=True):
             _log(path, network.metadata.get("identity"), found, name)
@@ -83,7 +83,7 @@ def evaluate(
         show_path("scores", json_out)
 
 
-def _relation(recipe: "Recipe | None", catalog: "Catalog", name: str) -> str:
+def relation_of(recipe: "Recipe | None", catalog: "Catalog", name: str) -> str:
     """Return how a test set relates to training, in the words of `results.TestSet`, as `plan` does."""
     from sartransfer.catalog import TRAIN
     from sartransfer.data.leakage import relation
