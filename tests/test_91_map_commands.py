@@ -18,12 +18,12 @@ from sartransfer.archive import made
 from sartransfer.catalog import Asset, Catalog, Entry
 from sartransfer.cli import main
 from sartransfer.cli.mapping import parse_bytes
-from sartransfer.cli.scoring import relation_of
 from sartransfer.contract import InputBand, InputContract
 from sartransfer.errors import InputError
 from sartransfer.forecast import in_bytes, in_time
 from sartransfer.geotiff import write_geotiff
 from sartransfer.models import build_model, write_checkpoint
+from sartransfer.plan import relation_of
 from sartransfer.scene import GeoReference
 
 torch.set_num_threads(1)

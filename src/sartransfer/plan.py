@@ -86,10 +86,7 @@ def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
     for name in names:
         entries = catalog.in_split(name)
         groups = {e.group or e.id for e in entries}
-        tied: str = "same scenes" if name in same_scenes(recipe.data) else relation(catalog, name)
-        tied = OTHER_DATA if name in recipe.data.external else tied
-        tied = RULE_LABELS if name in recipe.rule_labelled else tied
-        test_sets.append(TestSet(name, len(entries), len(groups), tied))
+        test_sets.append(TestSet(name, len(entries), len(groups), relation_of(recipe, catalog, name)))
     for name in recipe.rule_labelled:
         if name not in names:
             raise RecipeError(one_of("rule_labelled", name, names))
@@ -112,6 +109,18 @@ def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
     # Seeds first: a comparison that is stopped early has all starts with fewer seeds, which can be compared.
     runs.sort(key=lambda r: (-r.job.fraction, recipe.seeds.index(r.job.seed)))
     return Plan(recipe, out, catalog, tuple(runs), tuple(test_sets), data_hash, tuple(unit_warnings(catalog)))
+
+
+def relation_of(recipe: Recipe | None, catalog: Catalog, name: str) -> str:
+    """Return how a test set relates to training, in the words of `results.TestSet`; without a recipe, by its scenes."""
+    if recipe is not None and name in recipe.rule_labelled:
+        return RULE_LABELS
+    if recipe is not None and name in recipe.data.external:
+        return OTHER_DATA
+    if recipe is not None and name in same_scenes(recipe.data):
+        return "same scenes"
+    # Without training scenes nothing can be shared, and nothing is known.
+    return relation(catalog, name) if catalog.in_split(TRAIN) else "not known"
 
 
 def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:

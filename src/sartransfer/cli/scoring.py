@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sartransfer.catalog import Catalog
     from sartransfer.ensemble import EnsembleScores
     from sartransfer.models.checkpoint import Checkpoint
-    from sartransfer.recipe import Recipe
 
 
 def evaluate(
@@ -51,6 +50,7 @@ def evaluate(
     from sartransfer.evaluate import check_together, evaluate_checkpoint, scores_json
     from sartransfer.mapping import checkpoint_tag
     from sartransfer.models.checkpoint import read_checkpoint
+    from sartransfer.plan import relation_of
     from sartransfer.predict import choose_device
     from sartransfer.runs import chosen_weights, write_json
 
@@ -81,23 +81,6 @@ def evaluate(
     if json_out:
         write_json(json_out, collected)
         show_path("scores", json_out)
-
-
-def relation_of(recipe: "Recipe | None", catalog: "Catalog", name: str) -> str:
-    """Return how a test set relates to training, in the words of `results.TestSet`, as `plan` does."""
-    from sartransfer.catalog import TRAIN
-    from sartransfer.data.leakage import relation
-    from sartransfer.data.resolve import same_scenes
-    from sartransfer.results.rows import OTHER_DATA, RULE_LABELS
-
-    if recipe is not None and name in recipe.rule_labelled:
-        return RULE_LABELS
-    if recipe is not None and name in recipe.data.external:
-        return OTHER_DATA
-    if recipe is not None and name in same_scenes(recipe.data):
-        return "same scenes"
-    # Without training scenes nothing can be shared, and nothing is known.
-    return relation(catalog, name) if catalog.in_split(TRAIN) else "not known"
 
 
 def ensemble(
