@@ -827,7 +827,9 @@ def test_pixel_sizes_are_true_in_degrees_and_in_mercator():
     assert pair.pixel_size == (10.0, 10.0)
     areas = pair.areas(0, 40)
     east = 700_000 + 10 * (np.arange(30) + 0.5) - 500_000
-    scale = 0.9996 * (1 + east**2 / (2 * 6_378_000.0**2))  # of a transverse Mercator projection, to a few 1e-6
+    scale = 0.9996 * (
+        1 + east**2 / (2 * 6_378_000.0**2)
+    )  # of a transverse Mercator projection, to a few 1e-6
     assert np.abs(areas * scale**2 / 100 - 1).max() < 1e-5
 
 

@@ -436,7 +436,15 @@ def test_periods_are_whole_days_and_areas_are_degrees(tmp_path):
     )
     assert parse_period("2024-10-19") == parse_period("2024-10-19/2024-10-19")
     assert str(parse_period(" 2024-10-19 ")) == "2024-10-19T00:00:00Z/2024-10-19T23:59:59Z"
-    for text in ("2024-10-07T06:00:00", "2024-10", "10/07/2024", "2024-13-01", "a/b", "2024-10-08/2024-10-07", "1/2/3"):
+    for text in (
+        "2024-10-07T06:00:00",
+        "2024-10",
+        "10/07/2024",
+        "2024-13-01",
+        "a/b",
+        "2024-10-08/2024-10-07",
+        "1/2/3",
+    ):
         with pytest.raises(InputError, match="period"):
             parse_period(text)
     with pytest.raises(InputError, match="swapped"):

@@ -237,6 +237,8 @@ def _data_json(plan: Plan) -> dict[str, Any]:
     for planned in plan.runs:
         which = planned.folder.path / "last.json"
         largest = planned.job.fraction == max(plan.recipe.fractions)
+        if len({r.fold for r in plan.runs}) > 1:
+            break  # each fold has measured its own
         if largest and _belongs(planned) and which.is_file():
             contract = read_json(which)["contract"]
             normalization = [{k: b[k] for k in ("name", "unit", "mean", "std")} for b in contract]

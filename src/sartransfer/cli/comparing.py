@@ -142,14 +142,15 @@ def _compare_folds(recipe: "Recipe", folder: Path, words: str, dry_run: bool, de
         number = int(words)
     else:
         raise SartransferError(f"--folds {words}: a number from 2, or `{EACH}` to leave out each group once.")
-    out.print(escape(cut_folds(recipe, number).describe()), highlight=False, soft_wrap=True)
+    cut = cut_folds(recipe, number)
+    out.print(escape(cut.describe()), highlight=False, soft_wrap=True)
     if dry_run:
-        with first_fold(cut_folds(recipe, number), folder) as plan:
-            out.print("The first fold alone, of which the others are like:", soft_wrap=True)
+        with first_fold(cut, folder) as plan:
+            out.print(f"What the first fold takes (all: {len(cut.catalogs)} times that):", soft_wrap=True)
             show_estimate(plan, device)
         return
     with Watcher() as watcher:
-        result = compare_folds(recipe, folder, number, device=device, jobs=jobs, watcher=watcher)
+        result = compare_folds(cut, folder, device=device, jobs=jobs, watcher=watcher)
     _show(result)
 
 
