@@ -299,7 +299,9 @@ def test_samples_are_the_same_with_and_without_a_cache(tmp_path, workers):
     for kind in ("none", *KINDS):
         store = SceneStore(catalog, catalog.entries, contract(catalog), cache=kind, cache_bytes=0)
         samples = Samples(store, patch=patch, recipe=augment, seed=3)
-        loader = torch.utils.data.DataLoader(samples, batch_size=3, num_workers=workers)
+        # Spawned, so that the samples travel; and a fork of a test process with threads of other tests is no good.
+        how = {"num_workers": workers, "multiprocessing_context": "spawn"} if workers else {}
+        loader = torch.utils.data.DataLoader(samples, batch_size=3, **how)
         found.append(list(loader))
     for batches in found[1:]:
         for one, other in zip(found[0], batches, strict=True):
