@@ -300,7 +300,7 @@ def test_samples_are_the_same_with_and_without_a_cache(tmp_path, travelled):
     for kind in ("none", *KINDS):
         store = SceneStore(catalog, catalog.entries, contract(catalog), cache=kind, cache_bytes=0)
         samples = Samples(store, patch=patch, recipe=augment, seed=3)
-        samples = pickle.loads(pickle.dumps(samples)) if travelled else samples
+        samples = pickle.loads(pickle.dumps(samples)) if travelled else samples  # noqa: S301 our own
         loader = torch.utils.data.DataLoader(samples, batch_size=3)
         found.append(list(loader))
     for batches in found[1:]:
