@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -276,3 +276,8 @@ class Scene:
     def _target(band: Band, units: Mapping[str, Unit | str] | Unit | str | None) -> Unit | None:
         wanted = units.get(band.name) if isinstance(units, Mapping) else units
         return parse_unit(wanted) if isinstance(wanted, str) else wanted
+
+
+def as_utc(time: datetime) -> datetime:
+    """Return a time in UTC, to compare it with others; one that names no zone is UTC, as radar products write it."""
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sartransfer import __version__
 from sartransfer.cloud import Layer
 from sartransfer.errors import InputError
 from sartransfer.geotiff import footprint
-from sartransfer.scene import GeoReference, Scene
+from sartransfer.scene import GeoReference, Scene, as_utc
 
 VERSION = "1.0.0"
 SCHEMAS = "https://stac-extensions.github.io"
@@ -75,11 +75,6 @@ def scene_time(scene: Scene, given: datetime | None = None) -> datetime:
             f"{time_stamp(told[0])}. Leave out --time, or rename the scene."
         )
     return told[0]
-
-
-def as_utc(time: datetime) -> datetime:
-    """Return a time in UTC; one that does not say its zone is in it already."""
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def time_stamp(time: datetime) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 from sartransfer.catalog import Entry, read_catalog
 from sartransfer.errors import InputError
 from sartransfer.readers.opening import DETECTORS, ENDINGS
-from sartransfer.scene import format_bands
-from sartransfer.stac import SAME_SCENE, as_utc, time_stamp
+from sartransfer.scene import as_utc, format_bands
+from sartransfer.stac import SAME_SCENE, time_stamp
 
 LISTS = (".txt", ".csv", ".geojson", ".json")
 REMARK = re.compile(r"(^|\s)#.*")  # a name may hold one

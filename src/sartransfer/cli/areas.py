@@ -89,11 +89,15 @@ def _confusions(
     Raises `InputError` for a set that is not there, none that is left, scores of other classes, other networks or
     other views than the map's, where both say.
     """
+    from sartransfer.geotiff import opened
+
     try:
         sets = json.loads(path.read_text(encoding="utf-8"))
         if not all(isinstance(found["scenes"], list) for found in sets.values()):
             raise TypeError("no scenes")
         used = _choose(path, sets, splits)
+        with opened(map_path) as file:
+            tags = file.tags()
         groups: dict[tuple[str, str], Any] = {}
         for name in used:
             found = sets[name]
@@ -101,7 +105,7 @@ def _confusions(
                 raise InputError(
                     f"{path} is about the classes {', '.join(found['classes'])}, the map about {', '.join(classes)}."
                 )
-            _check_network(path, found, map_path)
+            _check_network(path, found, tags)
             for scene in found["scenes"]:
                 matrix = np.array(scene["confusion"], dtype=np.int64)
                 key = (name, scene["group"])
@@ -152,19 +156,13 @@ def _tell(text: str) -> None:
     err.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _check_network(path: Path, found: dict[str, Any], map_path: Path) -> None:
-    """Refuse scores of other networks than the map's, or of other views; the order of several does not matter."""
-    from sartransfer.geotiff import opened
-
-    with opened(map_path) as file:
-        tags = file.tags()
-    mine, views = (
-        tags.get("SARTRANSFER_CHECKPOINT"),
-        json.loads(tags.get("SARTRANSFER_OPTIONS", "{}")).get("views"),
-    )
-    theirs = found.get("checkpoint", mine)
+def _check_network(path: Path, found: dict[str, Any], tags: dict[str, Any]) -> None:
+    """Refuse scores of other networks than the map's (by its tags), or of other views, in whatever order."""
+    mine = tags.get("SARTRANSFER_CHECKPOINT")
     if mine is None:
         return
+    views = json.loads(tags.get("SARTRANSFER_OPTIONS", "{}")).get("views")
+    theirs = str(found.get("checkpoint", mine))
     networks, scored = mine.split("; "), theirs.split("; ")
     if sorted(scored) != sorted(networks):
         ensemble = " --ensemble ..." if len(networks) > 1 else ""

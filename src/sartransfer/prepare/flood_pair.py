@@ -14,8 +14,7 @@ from sartransfer.radar.flood import PixelAreas, smooth_db
 from sartransfer.radar.speckle import SpeckleFilter
 from sartransfer.radar.units import Quantity, Scale, Unit
 from sartransfer.readers import open_scene
-from sartransfer.readers.opening import as_utc
-from sartransfer.scene import Band, GeoReference, Scene, Window
+from sartransfer.scene import Band, GeoReference, Scene, Window, as_utc
 
 LOOKS_SIDE = 2048  # pixels a side of the middle of a scene from which its looks are estimated
 WGS84 = (6378137.0, 0.0066943799901413165)  # semi-major axis in metres, eccentricity squared

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from sartransfer.readers.image import open_image, read_image_values
 from sartransfer.readers.mstar import is_phoenix, open_mstar
 from sartransfer.readers.sentinel1 import is_sentinel1, open_sentinel1
 from sartransfer.readers.terrasarx import is_terrasarx, open_terrasarx
-from sartransfer.scene import Band, GeoReference, Scene, Source, Window, parse_bands
+from sartransfer.scene import Band, GeoReference, Scene, Source, Window, as_utc, parse_bands
 
 Reader = Callable[[Path, tuple[Band, ...]], Scene]
 
@@ -172,11 +172,6 @@ def open_entry(entry: Entry) -> Scene:
 def _taken(scene: Scene) -> datetime:
     """Return when a scene was taken, to compare it with others; one that does not say is the oldest."""
     return as_utc(scene.time or datetime.min)
-
-
-def as_utc(time: datetime) -> datetime:
-    """Return a time in UTC, to compare it with others; one that names no zone is UTC, as radar products write it."""
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _check_dates(entry: Entry, scenes: Sequence[Scene]) -> None:
