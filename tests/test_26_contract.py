@@ -192,3 +192,55 @@ def test_a_scene_far_from_the_training_is_named():
 def test_a_window_without_a_valid_pixel_is_named():
     (text,) = warned(np.zeros((5, 5)), "sigma0_db", valid=np.zeros((5, 5), dtype=bool))
     assert "no valid pixel" in text
+
+
+@pytest.mark.parametrize("cached", [1, 50, 10**9])
+@pytest.mark.parametrize("kept", [False, True])
+def test_blocks_of_rows_change_no_bit(monkeypatch, cached, kept):
+    """Against the formula on whole arrays; one band as read, one converted, one a difference."""
+    monkeypatch.setattr("sartransfer.scene.CACHED_PIXELS", cached)
+    values = RNG.normal(-14, 3, (2, 37, 11)).astype(np.float32)
+    values[0, 5, :4], values[1, 30, 2], values[1, 31, 3] = np.nan, np.inf, -np.inf
+    mask = RNG.random((37, 11)) > 0.1
+
+    class New(ArraySource):
+        gives_new_arrays = kept
+
+        def read(self, indices, window):
+            data, known = super().read(indices, window)
+            return data.copy(), known
+
+    bands = tuple(Band(n, parse_unit("sigma0_db")) for n in ("before", "after"))
+    scene = Scene("s", bands, 37, 11, source=New(values, mask))
+    contracts = (
+        [
+            InputBand("before", "sigma0_db", mean=-13.7, std=3.1),
+            InputBand("after", "sigma0_db", mean=-9, std=0.7),
+        ],
+        [
+            InputBand("after", "sigma0", mean=0.04, std=0.3),
+            InputBand("change", "sigma0_db", difference=("after", "before"), mean=0.1, std=1.7),
+        ],
+    )
+    good = mask & np.isfinite(values).all(axis=0)
+    power = np.where(good, np.float32(10) ** (np.where(good, values[1], 0) / np.float32(10)), 0)
+    plain = (
+        np.stack(
+            [(values[0] - np.float32(-13.7)) / np.float32(3.1), (values[1] + np.float32(9)) / np.float32(0.7)]
+        ),
+        np.stack(
+            [
+                (power - np.float32(0.04)) / np.float32(0.3),
+                ((values[1] - values[0]) - np.float32(0.1)) / np.float32(1.7),
+            ]
+        ),
+    )
+    before = values.copy()
+    for asked, wanted in zip(contracts, plain, strict=True):
+        data, valid = InputContract(tuple(asked)).read(scene)
+        np.testing.assert_array_equal(valid, good)
+        if asked[0].unit == "sigma0_db":
+            np.testing.assert_array_equal(data, np.where(good, wanted, 0))
+        else:
+            np.testing.assert_allclose(data, np.where(good, wanted, 0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(values, before)

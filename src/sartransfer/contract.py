@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sartransfer.errors import InputError, UnitError
 from sartransfer.radar.units import Quantity, Unit, can_convert, implausible, parse_unit
-from sartransfer.scene import Band, Reading, Scene, Window
+from sartransfer.scene import Band, Reading, Scene, Window, row_blocks
 
 FAR = 3.0  # training standard deviations between a scene's mean and training's that earn a warning
 
@@ -69,15 +69,23 @@ class InputContract:
             values.update(zip(wanted.items(), data, strict=True))
             masks.append(mask)
         valid = masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
-        out = np.empty((len(self.bands), *valid.shape), dtype=np.float32)
-        for i, (band, names, unit) in enumerate(zip(self.bands, sources, units, strict=True)):
-            out[i] = values[names[0], unit]
-            if band.difference:
-                out[i] -= values[names[1], unit]
-            if normalize:
-                out[i] = (out[i] - band.mean) / band.std
-        if normalize:
-            out[:, ~valid] = 0.0
+        read = [(*names, unit) for names, unit in zip(sources, units, strict=True)]
+        if len(passes) == 1 and read == list(passes[0].items()):
+            out = data  # just what is asked for, and nobody else's
+        else:
+            out = np.empty((len(self.bands), *valid.shape), dtype=np.float32)
+        for rows in row_blocks(*out.shape):
+            for i, (band, names, unit) in enumerate(zip(self.bands, sources, units, strict=True)):
+                part = out[i, rows]
+                if out is not data:
+                    part[:] = values[names[0], unit][rows]
+                if band.difference:
+                    part -= values[names[1], unit][rows]
+                if normalize:
+                    part -= band.mean
+                    part /= band.std
+            if normalize and not valid[rows].all():
+                out[:, rows][:, ~valid[rows]] = 0.0
         return Reading(out, valid)
 
     def check(self, scene: Scene) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +27,21 @@ class GeoTiffSource:
     """Pixels of a GeoTIFF; the file is opened for each read, so that threads and forks share no handle."""
 
     path: Path
+    gives_new_arrays: ClassVar[bool] = True
 
     def read(self, indices: Sequence[int], window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Read the window; scale and offset of the file are applied, nodata and masks are not valid."""
+        from rasterio.enums import MaskFlags
         from rasterio.windows import Window as RasterWindow
 
         numbers = [i + 1 for i in indices]
         part = RasterWindow(window.col, window.row, window.width, window.height)
         with opened(self.path) as file:
             values: NDArray[np.generic] = file.read(numbers, window=part)
-            valid = file.read_masks(numbers, window=part) > 0
+            if all(file.mask_flag_enums[i] == [MaskFlags.all_valid] for i in indices):
+                valid = np.broadcast_to(np.True_, values.shape)
+            else:
+                valid = file.read_masks(numbers, window=part) > 0
             scales = np.array([file.scales[i] for i in indices])
             offsets = np.array([file.offsets[i] for i in indices])
         if (scales != 1).any() or (offsets != 0).any():

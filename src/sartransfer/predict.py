@@ -43,9 +43,8 @@ GPU_LAG = (
     1  # windows begun before the one before is waited for: its copy back is hidden, and one is enough for it
 )
 GPU_THREADS = 8  # most that read: with more, one process's locks and the memory's speed are the limit
-# Rows that a thread reads at a time. What numpy works on stays in the processor's cache for an array (2 ns a pixel
-# against 29 for a window of 2560 px as a whole); of a file, tiles of up to 512 rows are decoded once. Other sources
-# may read a whole image for any window: theirs are not cut.
+# Rows that a thread reads at a time, so that threads share a window; of a file, tiles of up to 512 rows are decoded
+# once. Other sources may read a whole image for any window: theirs are not cut.
 STRIP_ROWS: dict[type, int] = {ArraySource: 128, GeoTiffSource: 512}
 FEATURES_IN_MEMORY = 512 * 2**20  # bytes of kept features up to which they need no file
 BAND_BYTES = 256 * 2**20  # bytes for a band of the split stage's head

@@ -115,12 +115,13 @@ def labels(logits: Tensor) -> Tensor:
 
 def turned(image: Tensor, view: View) -> Tensor:
     """Return a view of an image (C, h, w)."""
-    return torch.rot90(image.flip(-1) if view[1] else image, view[0], (-2, -1))
+    image = image.flip(-1) if view[1] else image
+    return torch.rot90(image, view[0], (-2, -1)) if view[0] else image  # which copies to turn by nothing, too
 
 
 def turned_back(image: Tensor, view: View) -> Tensor:
     """Return an image (C, h, w) from its view."""
-    back = torch.rot90(image, -view[0], (-2, -1))
+    back = torch.rot90(image, -view[0], (-2, -1)) if view[0] else image
     return back.flip(-1) if view[1] else back
 
 

@@ -33,6 +33,8 @@ class Body(nn.Module):
 class Encoder(nn.Module):
     """A segmenter's encoder: (B, C, H, W) -> features (B, F, H / 16, W / 16)."""
 
+    gives_channels_last = True  # as `Features` keeps them; an engine that can does so
+
     def __init__(self, model: Segmenter) -> None:
         super().__init__()
         self.input_projection, self.encoder = model.input_projection, model.encoder
@@ -48,6 +50,8 @@ class HeadBand(nn.Module):
 
     The pooling branch comes in already projected: what is constant, or a quarter of the cells, is not worth an engine.
     """
+
+    takes_channels_last = True  # the features, as `Features` keeps them
 
     def __init__(self, head: AsppHead) -> None:
         super().__init__()
@@ -97,7 +101,8 @@ class HeadBand(nn.Module):
         start, stop = max(0, top - self.margin), min(height, bottom + self.margin)
         above, below = start - (top - self.margin), bottom + self.margin - stop
         x = features.read(start, stop)
-        x = F.pad(x, (0, 0, above, below)) if above or below else x
+        if above or below:  # as they lie in memory: channels last
+            x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, 0, above, below)).permute(0, 3, 1, 2)
         inside = torch.ones(1, 1, bottom - top, 1, device=features.device)
         inside[:, :, : max(0, -top)] = 0
         inside[:, :, inside.shape[2] - max(0, bottom - height) :] = 0

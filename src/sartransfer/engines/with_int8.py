@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sartransfer.engines.with_onnxruntime import export_onnx, run_onnx
-from sartransfer.engines.with_openvino import dilated, run_openvino
+from sartransfer.engines.with_openvino import run_openvino
 from sartransfer.errors import InputError
 
 
@@ -24,7 +24,7 @@ def load_int8(part: nn.Module, examples: Sequence[tuple[Tensor, ...]], device: s
         raise InputError("engine='int8' needs windows of the scene to take its ranges from.")
     model = quantized_onnx(export_onnx(part, examples[0]), examples)
     if find_spec("openvino") is not None:
-        return run_openvino(model, "f32", each_size=dilated(part))
+        return run_openvino(model, "f32", part)
     return run_onnx(model)
 
 

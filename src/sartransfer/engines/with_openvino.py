@@ -18,7 +18,7 @@ def load_openvino(
     part: nn.Module, examples: Sequence[tuple[Tensor, ...]], device: str
 ) -> Callable[..., Tensor]:
     """Return a part in OpenVINO, float32; see `kinds.Load`."""
-    return run_openvino(_converted(part, examples[0]), "f32", each_size=dilated(part))
+    return run_openvino(_converted(part, examples[0]), "f32", part)
 
 
 def load_openvino_bf16(
@@ -30,10 +30,10 @@ def load_openvino_bf16(
     able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if "BF16" not in able:
         raise InputError("engine='openvino-bf16': this processor does not compute in bf16. Use 'openvino'.")
-    return run_openvino(_converted(part, examples[0]), "bf16", each_size=dilated(part))
+    return run_openvino(_converted(part, examples[0]), "bf16", part)
 
 
-def dilated(part: nn.Module) -> bool:
+def _dilated(part: nn.Module) -> bool:
     """Say whether a part has dilated convolutions.
 
     For an input of any size OpenVINO runs those by its reference kernel, 80 times slower (2026.4, rates 12 to 36).
@@ -53,19 +53,37 @@ def _converted(part: nn.Module, example: tuple[Tensor, ...]) -> Any:
     return model
 
 
-def run_openvino(model: Any, precision: str, *, each_size: bool = False) -> Callable[..., Tensor]:
+def _channels_last(model: Any, takes: bool, gives: bool) -> Any:
+    """Return a model whose first input, and whose output, have their channels last."""
+    import openvino
+
+    steps = openvino.preprocess.PrePostProcessor(model)
+    for asked, end in ((takes, steps.input(0)), (gives, steps.output(0))):
+        if asked:
+            end.model().set_layout(openvino.Layout("NCHW"))
+            end.tensor().set_layout(openvino.Layout("NHWC"))
+    return steps.build()
+
+
+def run_openvino(model: Any, precision: str, part: nn.Module) -> Callable[..., Tensor]:
     """Return an OpenVINO model as a function of tensors, on as many threads as torch uses.
 
     Args:
         model: an ``openvino.Model``, or an ONNX model as bytes.
         precision: ``f32`` or ``bf16``.
-        each_size: compile it anew for each size of input.
+        part: what it was made of. One with dilated convolutions is compiled anew for each size of input. One that
+            ``takes_channels_last`` or ``gives_channels_last`` (features, which are kept so) has them transposed by
+            OpenVINO, where that falls away or is shared out to threads.
     """
     import openvino
 
     core = openvino.Core()
     if isinstance(model, bytes):
         model = core.read_model(model)
+    takes, gives = (bool(getattr(part, f"{verb}_channels_last", False)) for verb in ("takes", "gives"))
+    if takes or gives:
+        model = _channels_last(model, takes, gives)
+    each_size = _dilated(part)
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -86,8 +104,11 @@ def run_openvino(model: Any, precision: str, *, each_size: bool = False) -> Call
         return requests[shapes]
 
     def run(*inputs: Tensor) -> Tensor:
+        if takes:
+            inputs = (inputs[0].permute(0, 2, 3, 1), *inputs[1:])
         request = request_for(inputs)
         request.infer([x.contiguous().numpy() for x in inputs], share_inputs=True)
-        return torch.from_numpy(request.get_output_tensor(0).data.copy())
+        answer = torch.from_numpy(request.get_output_tensor(0).data.copy())
+        return answer.permute(0, 3, 1, 2) if gives else answer
 
     return run

@@ -105,10 +105,12 @@ class Features:
         if self._cells is not None:
             self._cells[row : row + block.shape[1], col : col + block.shape[2]] = block.permute(1, 2, 0)
             return
-        values = block.permute(1, 2, 0).contiguous().numpy()
+        cells = block.permute(1, 2, 0)
         if self._array is not None:
-            self._array[row : row + len(values), col : col + values.shape[1]] = values
+            place = self._array[row : row + cells.shape[0], col : col + cells.shape[1]]
+            torch.from_numpy(place).copy_(cells)
             return
+        values = cells.contiguous().numpy()
         try:
             for i, line in enumerate(values):
                 write_at(self._file, line, (row + i) * self._row + col * self.channels * FLOAT)
