@@ -1,6 +1,7 @@
 """AI4Arctic and ExtremeEarth from generated files of the published structure: units, charts, splits."""
 
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -344,3 +345,66 @@ def test_extremeearth_from_its_polygons_to_its_catalog(tmp_path):
     (tmp_path / "copy" / f"{STAMPS[0]}.tif").write_bytes(b"")
     with pytest.raises(InputError, match="2 files"):
         extremeearth(tmp_path, STAMPS[:1])
+
+
+def _year_on_one_place(root, days=None):
+    """Twelve scenes of 40 x 40 pixels of 8 km, shifted by one pixel against each other, and their labels."""
+    rng = np.random.default_rng(0)
+    for i, stamp in enumerate(STAMPS):
+        place = GeoReference("EPSG:3413", (8000.0, 0.0, 5e5 + 8000 * (i % 4), 0.0, -8000.0, -9e5))
+        angle = np.broadcast_to(np.linspace(19, 46, 40), (40, 40))
+        bands = np.stack([rng.normal(-14, 3, (40, 40)), rng.normal(-25, 2, (40, 40)), angle]).astype(
+            np.float32
+        )
+        label = np.repeat(np.array([[1] * 20 + [0] * 20], np.uint8), 40, axis=0)
+        write_geotiff(
+            root / f"{stamp}.tif",
+            bands,
+            georeference=place,
+            descriptions=["sigma0_hh_db", "sigma0_hv_db", "incidence_angle_deg"],
+            units=["sigma0_db", "sigma0_db", "incidence_angle_deg"],
+        )
+        write_geotiff(root / f"seaice_s1_{stamp}.tif", label, georeference=place)
+
+
+def test_the_papers_recipe_takes_scenes_of_one_place_at_other_months(tmp_path, monkeypatch):
+    """ExtremeEarth's twelve scenes overlap: the recipe says that ice drifts, and nothing else lets them pass."""
+    from typer.testing import CliRunner
+
+    from sartransfer.cli import app
+    from sartransfer.errors import LeakageError
+    from sartransfer.plan import plan_comparison
+    from sartransfer.recipe import Recipe
+
+    monkeypatch.setenv("SARTRANSFER_DATA", str(tmp_path))
+    monkeypatch.setenv("SARTRANSFER_WEIGHTS", str(tmp_path))
+    root = tmp_path / "extremeearth"
+    root.mkdir()
+    _year_on_one_place(root)
+    path = Path(__file__).parents[1] / "recipes" / "sea-ice.yaml"
+    recipe = Recipe.from_yaml(path, ["initializations.imagenet=random"])
+    plan = plan_comparison(recipe, tmp_path / "out")
+    assert {(t.name, t.relation) for t in plan.test_sets} == {
+        ("january", "unseen events"),
+        ("july", "unseen events"),
+    }
+    assert [w for w in plan.warnings if "stands on ground that is trained on, 14 days apart" in w] == [
+        w for w in plan.warnings if "data.footprint_days" in w
+    ]
+    assert len([w for w in plan.warnings if "data.footprint_days" in w]) == 2
+    runner = CliRunner()
+    clean = runner.invoke(app, ["catalog", "check", str(path)])
+    assert clean.exit_code == 0, clean.output
+    assert "12 scenes" not in clean.output  # four are cut in two
+    assert "16 scenes, 0 problems, 0 leaks between splits." in " ".join(clean.output.split())
+    # January and 18 December are 336 days apart, mid-January and mid-February 28: 30 days refuse the latter.
+    for days in ("null", "30"):
+        with pytest.raises(LeakageError, match=r"data\.footprint_days"):
+            plan_comparison(Recipe.from_yaml(path, [f"data.footprint_days={days}"]), tmp_path / "out")
+    without = Recipe.from_yaml(path, ["strata.seams_deg=[]"])
+    with pytest.raises(InputError, match=r"strata\.seam_m: scene '20180116t075430' does not say where"):
+        plan_comparison(without, tmp_path / "out")
+    told = runner.invoke(app, ["catalog", "check", str(path), "--set", "strata.seams_deg=[]"])
+    assert told.exit_code == 1
+    assert "2 problems" in told.output
+    assert "strata 20180116t075430" in told.output

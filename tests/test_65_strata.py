@@ -148,6 +148,13 @@ def test_seams_lie_in_a_tag_or_beside_the_scene_or_at_an_angle(tmp_path):
     beside = open_strata(recipe(seam_m=[0, 400, 1200]), entry, catalog)
     window = Window(0, 0, 64, 64)
     np.testing.assert_array_equal(tagged.bins(window)["seam_m"], beside.bins(window)["seam_m"])
+    asked = recipe(
+        seam_m=[0, 400, 1200], seams_deg=[30.0]
+    )  # what the scene itself says is nearer to the truth
+    np.testing.assert_array_equal(
+        open_strata(asked, entry, catalog).bins(window)["seam_m"], beside.bins(window)["seam_m"]
+    )
+    (tmp_path / "b" / "details" / "one.json").unlink()
     by_angle = open_strata(recipe(seam_m=[0, 400], seams_deg=[30.0]), entry, catalog).bins(window)["seam_m"]
     column = (30 - 20) / (46 - 20) * 63  # where the angle is 30 degrees
     near = abs(np.arange(64) - column) * METRES < 400

@@ -3,6 +3,7 @@
 import math
 import resource
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,18 @@ from sartransfer.baselines import check_baselines
 from sartransfer.catalog import TRAIN, VALIDATION, Catalog
 from sartransfer.data.check import look_at_labels, unit_warnings
 from sartransfer.data.ground import in_pixels
-from sartransfer.data.leakage import relation
+from sartransfer.data.leakage import relation, same_ground
 from sartransfer.data.patches import check_patches
 from sartransfer.data.resolve import open_catalog, open_training_data, same_scenes
+from sartransfer.data.rule_labels import is_rule_labelled
+from sartransfer.data.strata import check_strata
 from sartransfer.errors import RecipeError, one_of
 from sartransfer.gpu import on_gpu
 from sartransfer.losses import build_loss
 from sartransfer.models import build_model
 from sartransfer.models.attention import quick_attention
 from sartransfer.predict import autocast, choose_device, choose_precision
-from sartransfer.recipe import Recipe, StagesStart, TrainingRecipe
+from sartransfer.recipe import DataRecipe, Recipe, StagesStart, TrainingRecipe
 from sartransfer.results import OTHER_DATA, RULE_LABELS, TestSet
 from sartransfer.runs import RunFolder, fingerprint
 from sartransfer.stages import Job, content_of, refuse_leaking_stages
@@ -87,6 +90,9 @@ def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
         entries = catalog.in_split(name)
         groups = {e.group or e.id for e in entries}
         test_sets.append(TestSet(name, len(entries), len(groups), relation_of(recipe, catalog, name)))
+        if recipe.strata and recipe.task == "segment":  # what they need and lack else ends a run after its training
+            for entry in entries:
+                check_strata(recipe.strata, entry)
     for name in recipe.rule_labelled:
         if name not in names:
             raise RecipeError(one_of("rule_labelled", name, names))
@@ -108,12 +114,28 @@ def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
                 runs.append(PlannedRun(name, job, folder, job.identity(data_hash, stages_hash)))
     # Seeds first: a comparison that is stopped early has all starts with fewer seeds, which can be compared.
     runs.sort(key=lambda r: (-r.job.fraction, recipe.seeds.index(r.job.seed)))
-    return Plan(recipe, out, catalog, tuple(runs), tuple(test_sets), data_hash, tuple(unit_warnings(catalog)))
+    warnings = (*unit_warnings(catalog), *ground_warnings(recipe.data, catalog, names))
+    return Plan(recipe, out, catalog, tuple(runs), tuple(test_sets), data_hash, warnings)
+
+
+def ground_warnings(data: DataRecipe, catalog: Catalog, names: Collection[str]) -> list[str]:
+    """Say which test sets stand on ground that is trained on at another time, where a recipe allows it."""
+    if data.footprint_days is None:
+        return []
+    found = [name for name in same_ground(catalog) if name in names]
+    return [
+        f"Test set {name!r} stands on ground that is trained on, {data.footprint_days:g} days apart or more "
+        "(data.footprint_days): what does not move there was seen."
+        for name in found
+    ]
 
 
 def relation_of(recipe: Recipe | None, catalog: Catalog, name: str) -> str:
-    """Return how a test set relates to training, in the words of `results.TestSet`; without a recipe, by its scenes."""
-    if recipe is not None and name in recipe.rule_labelled:
+    """Return how a test set relates to training, in the words of `results.TestSet`; without a recipe, by its scenes.
+
+    Labels are a rule's where the recipe says so (rule_labelled) or their files do (`data.rule_labels`).
+    """
+    if (recipe is not None and name in recipe.rule_labelled) or is_rule_labelled(catalog, name):
         return RULE_LABELS
     if recipe is not None and name in recipe.data.external:
         return OTHER_DATA

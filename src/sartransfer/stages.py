@@ -327,7 +327,14 @@ def refuse_leaking_stages(start: Initialization, target: Catalog, data: DataReci
         own = stage.data
         same = own.dataset == data.dataset if own.dataset else own.catalog == data.catalog
         seen = open_unlabelled(own)
-        refuse_seen_tests(seen, target, stage=stage.name, same_catalog=same, same_scenes=same_scenes(data))
+        refuse_seen_tests(
+            seen,
+            target,
+            stage=stage.name,
+            same_catalog=same,
+            same_scenes=same_scenes(data),
+            footprint_days=data.footprint_days,
+        )
 
 
 def _catalog_of(stage: StageRecipe, *, check: bool = True) -> Catalog:

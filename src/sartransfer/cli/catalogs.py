@@ -44,25 +44,39 @@ def list_(
 def check(source: CatalogSource, overrides: Overrides = None) -> None:
     """Look for what is wrong: missing files, sizes, labels, units, duplicates, and scenes on both sides of a split.
 
-    Of a recipe also: scenes without the bands that it asks for, or with units that cannot be turned into its units.
+    Of a recipe also: scenes without the bands that it asks for, or with units that cannot be turned into its units, and
+    test scenes without what its strata need. What the recipe allows on both sides of a split is counted apart.
     """
     from sartransfer.data.check import check_catalog
-    from sartransfer.data.leakage import check_leakage
+    from sartransfer.data.leakage import check_leakage, refused
+    from sartransfer.data.resolve import drawn_tests, find_leaks, open_catalog
 
     recipe = recipe_of(source, overrides)
     found = open_scenes(source, recipe)
-    problems = check_catalog(found, bands=None if recipe is None else recipe.data.bands)
+    problems = check_catalog(
+        found,
+        bands=None if recipe is None else recipe.data.bands,
+        strata=None if recipe is None else recipe.strata,
+    )
     for problem in problems:
         out.print(
             f"[yellow]{problem.kind}[/] {escape(problem.id)}: {escape(problem.message)}",
             highlight=False,
             soft_wrap=True,
         )
-    leaks = [] if any(p.kind in ("missing file", "unreadable") for p in problems) else check_leakage(found)
+    leaks, allowed = [], 0
+    if not any(p.kind in ("missing file", "unreadable") for p in problems):
+        if recipe is None:
+            leaks = check_leakage(found)
+        else:  # as a comparison looks for them
+            every = find_leaks(open_catalog(recipe.data, check=False, cut=False), recipe.data)
+            leaks = refused(every, recipe.data.same_scenes, drawn_tests(recipe.data))
+            allowed = len(every) - len(leaks)
     for leak in leaks:
         out.print(f"[yellow]leak[/] {escape(str(leak))}", highlight=False, soft_wrap=True)
     out.print(
-        f"{len(found.entries)} scenes, {len(problems)} problems, {len(leaks)} leaks between splits.",
+        f"{len(found.entries)} scenes, {len(problems)} problems, {len(leaks)} leaks between splits"
+        + (f" ({allowed} more are allowed by the recipe)." if allowed else "."),
         highlight=False,
     )
     if problems or leaks:

@@ -13,10 +13,11 @@ from sartransfer.contract import InputContract
 from sartransfer.data.leakage import content_hashes, cut_apart
 from sartransfer.data.normalize import resolve_contract
 from sartransfer.data.patches import category_index
+from sartransfer.data.strata import check_strata
 from sartransfer.errors import CatalogError, SartransferError
 from sartransfer.radar.units import Quantity, implausible
 from sartransfer.readers import open_entry, read_label
-from sartransfer.recipe import BandRecipe
+from sartransfer.recipe import BandRecipe, StrataRecipe
 from sartransfer.scene import Scene
 
 SEEN = 40  # scenes looked at before a comparison
@@ -28,7 +29,9 @@ LABEL_SECONDS = 20.0  # after which no further label is looked at
 class Problem:
     """Something about one entry that should be mended."""
 
-    kind: Literal["missing file", "unreadable", "bands", "unit", "label", "empty label", "duplicate"]
+    kind: Literal[
+        "missing file", "unreadable", "bands", "unit", "label", "empty label", "duplicate", "strata"
+    ]
     id: str
     """The entry."""
     message: str
@@ -92,6 +95,7 @@ def check_catalog(
     *,
     content: bool = True,
     bands: Sequence[BandRecipe] | None = None,
+    strata: StrataRecipe | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Problem]:
     """Return what is wrong with a catalog's files, entry by entry; an empty list is a clean bill.
@@ -101,13 +105,15 @@ def check_catalog(
     scene), ``unit`` (a band of unknown unit: refused in training; values that belie the
     declared one), ``label`` (another size than the scene, values outside the
     classes), ``empty label`` (nothing but ignored pixels), ``duplicate`` (two entries with one
-    image, in one split or two; the two halves of one scene are not).
+    image, in one split or two; the two halves of one scene are not), ``strata`` (a test scene without what a recipe's
+    strata need).
 
     Args:
         catalog: to look over.
         content: read every pixel, which finds damaged files and duplicates; False: headers and labels only.
         bands: of a recipe, which every scene must have (empty: those of the first training scene); None: each scene's
             own are looked at.
+        strata: of a recipe, by which its test scenes are scored.
         progress: called with (entries done, entries in all).
     """
     problems: list[Problem] = []
@@ -121,6 +127,8 @@ def check_catalog(
             entry, catalog, contract, own=bands is None, done=entry.id in refused
         )
         problems += found
+        if strata is not None and entry.split in catalog.test_sets and not _missing(entry):
+            problems += _without_strata(strata, entry)
         if content and not any(p.kind in ("missing file", "unreadable") for p in found):
             problems += _content(entry, holders)
         if progress:
@@ -145,6 +153,14 @@ def belied_units(scene: Scene) -> list[str]:
         (band.name, implausible(values, band.unit)) for band, values in zip(scene.bands, data, strict=True)
     )
     return [f"band {name!r} is {words}" for name, words in odd if words]
+
+
+def _without_strata(strata: StrataRecipe, entry: Entry) -> list[Problem]:
+    try:
+        check_strata(strata, entry)
+    except SartransferError as error:
+        return [Problem("strata", entry.id, str(error))]
+    return []
 
 
 def _missing(entry: Entry) -> list[Problem]:

@@ -20,14 +20,16 @@ from sartransfer.data.stitching import (
 )
 from sartransfer.errors import LeakageError
 from sartransfer.readers import open_entry, open_scene
-from sartransfer.scene import GeoReference, Scene, Window
+from sartransfer.scene import GeoReference, Scene, Window, as_utc
 
 __all__ = [
     "Leak",
     "check_leakage",
     "content_hashes",
     "refuse_leaks",
+    "refused",
     "relation",
+    "same_ground",
     "stitch_groups",
     "stitch_pairs",
 ]
@@ -36,6 +38,7 @@ Kind = Literal["group", "content", "footprint", "continued image"]
 SAME_SCENES: tuple[Kind, ...] = ("group", "footprint", "continued image")
 ONE_IMAGE: tuple[Kind, ...] = ("group", "continued image")
 WHOLE = 4_000_000  # pixels up to which a file is compared by its decoded pixels, beyond by its bytes
+FOOTPRINTS = " If what is to be told moves (sea ice), say after how many days a place holds another scene: data.footprint_days."
 LEAST_OVERLAP = 0.01  # of the smaller footprint: neighbours that only touch, or share a line, do not count
 
 
@@ -55,11 +58,13 @@ class Leak:
         return f"{self.kind}: {self.id_b} ({self.split_b}) and {self.id_a} ({self.split_a})"
 
 
-def check_leakage(catalog: Catalog, *, pixels: bool = True) -> list[Leak]:
+def check_leakage(
+    catalog: Catalog, *, pixels: bool = True, footprint_days: float | None = None
+) -> list[Leak]:
     """Return what stands on both sides of train, validation or test sets.
 
     Looked for: a group in two splits; an image in two splits, by its decoded pixels (beyond 4 million pixels
-    by its bytes); footprints that overlap by over 1 % of the smaller, whatever their dates; and, among
+    by its bytes); footprints that overlap by over 1 % of the smaller; and, among
     images without coordinates, tiles of one image that can be stitched together (`stitching`). Ids are
     unique in a catalog already. Of each kind, an entry leaks once into each earlier split. Entries without
     a split are left out.
@@ -67,6 +72,8 @@ def check_leakage(catalog: Catalog, *, pixels: bool = True) -> list[Leak]:
     Args:
         catalog: its files are opened; raises `InputError` if one cannot be read.
         pixels: False leaves out ``content`` and ``continued image``, for which every file is read whole.
+        footprint_days: footprints of scenes that were taken so many days apart, or more, may overlap; None:
+            whatever their dates, they may not.
     """
     entries = [e for e in catalog.entries if e.split]
     order = [*(s for s in (TRAIN, VALIDATION) if s in catalog.splits), *catalog.test_sets]
@@ -77,7 +84,16 @@ def check_leakage(catalog: Catalog, *, pixels: bool = True) -> list[Leak]:
         keys["content"] = [content_hashes(e) for e in entries]
         keys["continued image"] = _continued(scenes)
     leaks = [leak for kind, values in keys.items() for leak in _shared(kind, entries, values)]
-    return leaks + list(_overlapping(entries, scenes))
+    return leaks + list(_overlapping(entries, scenes, footprint_days))
+
+
+def same_ground(catalog: Catalog) -> tuple[str, ...]:
+    """Return the test sets with a scene whose footprint overlaps one of training or validation, at any date."""
+    entries = sorted((e for e in catalog.entries if e.split), key=lambda e: e.split in catalog.test_sets)
+    leaks = list(_overlapping(entries, [open_entry(e) for e in entries], None))
+    trained = {TRAIN, VALIDATION}
+    tied = {s for k in leaks if {k.split_a, k.split_b} & trained for s in (k.split_a, k.split_b)} - trained
+    return tuple(name for name in catalog.test_sets if name in tied)
 
 
 def refuse_leaks(leaks: Iterable[Leak], allowed: Collection[str] = (), drawn: Collection[str] = ()) -> None:
@@ -92,19 +108,11 @@ def refuse_leaks(leaks: Iterable[Leak], allowed: Collection[str] = (), drawn: Co
             training, and with each other, they share groups and the images that patches were cut from. Patches that
             overlap on the ground are refused.
     """
-    mixed = {TRAIN, *drawn}
-    refused = [
-        leak
-        for leak in leaks
-        if not (
-            leak.kind in SAME_SCENES and {leak.split_a, leak.split_b} & (set(allowed) - {TRAIN, VALIDATION})
-        )
-        and not (leak.kind in ONE_IMAGE and leak.split_a in mixed and leak.split_b in mixed)
-    ]
-    if not refused:
+    wrong = refused(leaks, allowed, drawn)
+    if not wrong:
         return
     counts: dict[tuple[str, str, str], list[Leak]] = {}
-    for leak in refused:
+    for leak in wrong:
         counts.setdefault((leak.kind, leak.split_a, leak.split_b), []).append(leak)
     lines = [
         f"{kind}: {len(found)} of {b!r} stand in {a!r} too, e.g. {found[0].id_a} and {found[0].id_b}"
@@ -115,7 +123,21 @@ def refuse_leaks(leaks: Iterable[Leak], allowed: Collection[str] = (), drawn: Co
         + "; ".join(lines)
         + ". Give what belongs together one `group` in the catalog and split by it, remove the copies, or, if a "
         "published test set is meant to be of the same scenes, list it under data.same_scenes in the recipe."
+        + (FOOTPRINTS if any(leak.kind == "footprint" for leak in wrong) else "")
     )
+
+
+def refused(leaks: Iterable[Leak], allowed: Collection[str] = (), drawn: Collection[str] = ()) -> list[Leak]:
+    """Return the leaks that `refuse_leaks` refuses."""
+    mixed = {TRAIN, *drawn}
+    return [
+        leak
+        for leak in leaks
+        if not (
+            leak.kind in SAME_SCENES and {leak.split_a, leak.split_b} & (set(allowed) - {TRAIN, VALIDATION})
+        )
+        and not (leak.kind in ONE_IMAGE and leak.split_a in mixed and leak.split_b in mixed)
+    ]
 
 
 def relation(
@@ -213,7 +235,16 @@ def cut_apart(one: Entry, other: Entry) -> bool:
     return one.part.cut == other.part.cut and one.part.side != other.part.side
 
 
-def _overlapping(entries: Sequence[Entry], scenes: Sequence[Scene]) -> Iterator[Leak]:
+def _days_apart(one: Scene, other: Scene) -> float:
+    """Return the days between two scenes; 0 where a time is not known."""
+    if one.time is None or other.time is None:
+        return 0.0
+    return abs((as_utc(one.time) - as_utc(other.time)).total_seconds()) / 86400
+
+
+def _overlapping(
+    entries: Sequence[Entry], scenes: Sequence[Scene], footprint_days: float | None
+) -> Iterator[Leak]:
     placed = [i for i, s in enumerate(scenes) if s.georeference.crs]
     if not placed:
         return
@@ -241,6 +272,8 @@ def _overlapping(entries: Sequence[Entry], scenes: Sequence[Scene]) -> Iterator[
     ):
         one, two = entries[owners[a]], entries[owners[b]]
         if one.split == two.split or (owners[b], one.split or "") in seen or cut_apart(one, two):
+            continue
+        if footprint_days is not None and _days_apart(scenes[owners[a]], scenes[owners[b]]) >= footprint_days:
             continue
         smaller = min(shapes[a].area, shapes[b].area)
         if shapes[a].intersection(shapes[b]).area > LEAST_OVERLAP * smaller:

@@ -8,7 +8,7 @@ from sartransfer.catalog import IGNORE_INDEX, TRAIN, VALIDATION, Catalog, read_c
 from sartransfer.contract import InputContract
 from sartransfer.data.datasets import DATASETS
 from sartransfer.data.halves import take_halves
-from sartransfer.data.leakage import check_leakage, refuse_leaks
+from sartransfer.data.leakage import Leak, check_leakage, refuse_leaks
 from sartransfer.data.levels import take_level
 from sartransfer.data.noise import flip_labels
 from sartransfer.data.normalize import fit_normalization, resolve_contract
@@ -38,7 +38,12 @@ class TrainingData:
 
 
 def open_catalog(
-    data: DataRecipe, *, check: bool = True, need_training: bool = True, need_splits: bool = True
+    data: DataRecipe,
+    *,
+    check: bool = True,
+    need_training: bool = True,
+    need_splits: bool = True,
+    cut: bool = True,
 ) -> Catalog:
     """Return the catalog that a recipe names, with its classes, its splits and a clean validation.
 
@@ -48,7 +53,8 @@ def open_catalog(
     labels are made wrong last, where that is asked for. With `check`, the same
     scene, footprint, content or continued image on both sides of a split is an error (`LeakageError`), except as
     `same_scenes` says. Without `need_training` a catalog of test sets alone will do; without `need_splits`
-    one that has no splits, and for which the recipe draws no test set, is all ``train``.
+    one that has no splits, and for which the recipe draws no test set, is all ``train``. Without `cut` scenes are left
+    whole where the recipe cuts them in halves.
     """
     catalog = take_level(_named(data), data.level, data.drop)
     catalog = _with_classes(catalog, data)
@@ -79,15 +85,20 @@ def open_catalog(
     for name, external in data.external.items():
         catalog = _with_external(catalog, name, external)
     if check:  # before scenes are cut in halves, which share group and footprint and no pixel
-        refuse_leaks(check_leakage(catalog), allowed=data.same_scenes, drawn=_drawn(data))
-    if halves is not None:
+        refuse_leaks(find_leaks(catalog, data), allowed=data.same_scenes, drawn=drawn_tests(data))
+    if halves is not None and cut:
         catalog = take_halves(catalog, halves)
     return flip_labels(catalog, data.label_noise) if data.label_noise else catalog
 
 
+def find_leaks(catalog: Catalog, data: DataRecipe) -> list[Leak]:
+    """Return what stands on both sides of the splits of a recipe's catalog, before scenes are cut in halves."""
+    return check_leakage(catalog, footprint_days=data.footprint_days)
+
+
 def same_scenes(data: DataRecipe) -> tuple[str, ...]:
     """Return the test sets that are of the scenes that are trained on: declared so, or drawn from them by patch."""
-    return tuple(dict.fromkeys((*data.same_scenes, *_drawn(data))))
+    return tuple(dict.fromkeys((*data.same_scenes, *drawn_tests(data))))
 
 
 def open_training_data(
@@ -105,7 +116,8 @@ def open_training_data(
     return TrainingData(reduced, contract, train, validation)
 
 
-def _drawn(data: DataRecipe) -> tuple[str, ...]:
+def drawn_tests(data: DataRecipe) -> tuple[str, ...]:
+    """Return the test sets that are drawn patch by patch from the groups that are trained on."""
     return tuple(name for name, test in data.tests.items() if test.per_class is not None)
 
 

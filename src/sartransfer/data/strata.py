@@ -1,7 +1,7 @@
 """Strata of a scene's pixels: by incidence angle, by distance from a seam between sub-swaths, from a polygon edge."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -28,14 +28,14 @@ class Strata:
 
     recipe: StrataRecipe
     scene: Scene
-    label: NDArray[np.uint8]
-    """(H, W) class indices; where they change is an edge."""
     metres: float | None
     """Side of a pixel; None where nothing is asked for in metres."""
     angle: str | None
     """The scene's band of incidence angles."""
-    seams: tuple[NDArray[np.float64], ...] = field(default=())
-    """Lines (N, 2) of rows and columns along which sub-swaths meet."""
+    seams: tuple[NDArray[np.float64], ...] | None
+    """Lines (N, 2) of rows and columns along which sub-swaths meet; None: they meet at the recipe's angles."""
+    label: NDArray[np.uint8]
+    """(H, W) class indices; where they change is an edge."""
 
     def bins(self, window: Window) -> dict[str, NDArray[np.int64]]:
         """Return, for each kind of the recipe, the bin of every pixel of a window (h, w), `OUTSIDE` for none."""
@@ -56,7 +56,7 @@ class Strata:
 
     def _from_seams(self, window: Window) -> NDArray[np.float64]:
         metres = self.metres or math.nan
-        if self.recipe.seams_deg:
+        if self.seams is None:
             return distance_from_angles(self._angles(window), self.recipe.seams_deg) * metres
         return distance_from_lines(self.seams, window) * metres
 
@@ -79,24 +79,34 @@ def open_strata(recipe: StrataRecipe, entry: Entry, catalog: Catalog) -> Strata:
 
     Raises `InputError` for what the recipe asks and the scene does not have: incidence angles, seams, a map.
     """
+    return Strata(recipe, *_asked(recipe, entry), label=read_label(entry, catalog))
+
+
+def check_strata(recipe: StrataRecipe, entry: Entry) -> None:
+    """Raise the error that `open_strata` would raise for a scene, without reading a pixel."""
+    _asked(recipe, entry)
+
+
+def _asked(
+    recipe: StrataRecipe, entry: Entry
+) -> tuple[Scene, float | None, str | None, tuple[NDArray[np.float64], ...] | None]:
+    """Return the scene, the metres of a pixel, its band of angles and its seams, as far as the recipe needs them."""
     scene = open_entry(entry)
+    seams = read_seams(entry, scene) if recipe.seam_m else ()
+    if seams is None and not recipe.seams_deg:
+        raise InputError(
+            f"strata.seam_m: scene {scene.id!r} does not say where its sub-swaths meet. Give the angles at which they "
+            "do (strata.seams_deg), or leave strata.seam_m out. sartransfer prepare sentinel1 writes seams of products "
+            "that have azimuth noise vectors."
+        )
     angle = next((b.name for b in scene.bands if b.unit.quantity is Quantity.INCIDENCE_ANGLE), None)
-    if angle is None and (recipe.incidence_angle_deg or recipe.seams_deg):
+    if angle is None and (recipe.incidence_angle_deg or seams is None):
         raise InputError(
             f"strata: scene {scene.id!r} has no band of incidence angles; it has {', '.join(scene.names)}. Leave "
             "strata.incidence_angle_deg and strata.seams_deg out, or make the scene with sartransfer prepare sentinel1."
         )
-    seams: tuple[NDArray[np.float64], ...] = ()
-    if recipe.seam_m and not recipe.seams_deg:
-        found = read_seams(entry, scene)
-        if found is None:
-            raise InputError(
-                f"strata.seam_m: scene {scene.id!r} does not say where its sub-swaths meet. Make it anew with "
-                "sartransfer prepare sentinel1, or give the angles at which they do (strata.seams_deg)."
-            )
-        seams = found
     metres = pixel_metres(scene) if recipe.seam_m or recipe.edge_m else None
-    return Strata(recipe, scene, read_label(entry, catalog), metres, angle, seams)
+    return scene, metres, angle, seams
 
 
 def bins_of(kind: str, edges: tuple[float, ...]) -> int:

@@ -84,7 +84,13 @@ class UnlabelledSamples(Samples):
 
 
 def refuse_seen_tests(
-    seen: Catalog, target: Catalog, *, stage: str, same_catalog: bool, same_scenes: Collection[str] = ()
+    seen: Catalog,
+    target: Catalog,
+    *,
+    stage: str,
+    same_catalog: bool,
+    same_scenes: Collection[str] = (),
+    footprint_days: float | None = None,
 ) -> None:
     """Raise `LeakageError` where an image that a network is pretrained on shows a scene of a test set.
 
@@ -95,6 +101,7 @@ def refuse_seen_tests(
         stage: its name, for the message.
         same_catalog: both are of one catalog, so that a group's name means the same event.
         same_scenes: test sets declared to be of the scenes that are trained on: their groups pass, their images do not.
+        footprint_days: as of `check_leakage`.
     """
     shown = [
         replace(
@@ -107,7 +114,7 @@ def refuse_seen_tests(
         if e.split in (TRAIN, VALIDATION)
     ]
     tests = [e for e in target.entries if e.split in target.test_sets]
-    leaks = check_leakage(replace(target, entries=(*shown, *tests)))
+    leaks = check_leakage(replace(target, entries=(*shown, *tests)), footprint_days=footprint_days)
     try:
         refuse_leaks([leak for leak in leaks if TRAIN in (leak.split_a, leak.split_b)], allowed=same_scenes)
     except LeakageError as error:

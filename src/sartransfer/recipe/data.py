@@ -191,6 +191,9 @@ class DataRecipe(Strict):
     """What the report calls the groups; None: collections where patches are classified, else events."""
     same_scenes: tuple[str, ...] = ()
     """Test sets known to continue training scenes: reported as *same scenes* instead of refused."""
+    footprint_days: Annotated[float, Field(gt=0)] | None = None
+    """Days after which what is to be told on a place is another scene there (sea ice drifts): footprints that overlap
+    then stand on both sides of a split; None: never, whatever their dates. Scenes without a time have none apart."""
 
     @field_validator("bands", mode="before")
     @classmethod

@@ -23,8 +23,8 @@ class StrataRecipe(Strict):
     """By distance from the nearest seam between sub-swaths, in metres; test scenes must say where their seams are,
     or `seams_deg` must."""
     seams_deg: Bins = ()
-    """Incidence angles at which sub-swaths meet, for scenes that do not say where; good to a kilometre or so, since the
-    angle of a seam moves with the terrain and the orbit."""
+    """Incidence angles at which sub-swaths meet, for the scenes that do not say where (those made of products without
+    azimuth noise vectors); good to a kilometre or so, since a seam's angle moves with the terrain and the orbit."""
     edge_m: Bins = ()
     """By distance from the nearest edge of a polygon of the label, in metres: where the label changes."""
     edge_px: Bins = ()
