@@ -291,3 +291,32 @@ def test_a_test_set_that_is_not_there_cannot_be_rule_labelled(tmp_path):
     write_catalog(make_floods(tmp_path, {"train": 2, "validation": 1, "test": 1}), tmp_path / "catalog.csv")
     with pytest.raises(RecipeError, match="rule_labelled='tset'"):
         plan_comparison(recipe_of(tmp_path, rule_labelled=["tset"]), tmp_path / "out")
+
+
+def test_a_single_image_of_display_values_gets_otsu_of_what_is_shown(tmp_path):
+    """Against brute force: the cut of 0 to 255 with the largest variance between."""
+    values = np.random.default_rng(4).normal(120, 15, (SIZE, SIZE))
+    label = np.zeros((SIZE, SIZE), np.uint8)
+    label[:, :11] = 1
+    values = np.clip(np.round(values - 70 * label), 0, 255).astype(np.float32)
+    band = Band("after", parse_unit("digital_number"), "VV", role="flood")
+    path = write_array(tmp_path / "one.npz", values[None], [band], label=label)
+    catalog = Catalog(
+        "floods", (Entry("one", (Asset(path),), label=path, split="test", group="one"),), CLASSES
+    )
+    assert pixels_of(open_entry(catalog.entries[0])).form == "shown"
+    recipe = recipe_of(tmp_path, bands=("after",), baselines=["threshold"])
+    check_baselines(recipe, catalog, ["test"])
+    (run,), words = score_rules(recipe, catalog, sets_of(catalog), "a", tmp_path / "rules")
+    assert "display values" in words["threshold"]["test"]
+
+    def between(cut):
+        low, high = values[values < cut], values[values >= cut]
+        return len(low) * len(high) * (low.mean() - high.mean()) ** 2 if len(low) and len(high) else 0
+
+    cut = max(range(1, 256), key=between)
+    water = values < cut
+    c = run.tests["test"].confusion
+    assert abs(int(c[1, 1]) - int((water & (label == 1)).sum())) <= 3
+    assert abs(int(c[0, 1]) - int((water & (label == 0)).sum())) <= 3
+    assert iou_of(run.tests["test"]) > 0.9

@@ -1,8 +1,8 @@
 """Threshold rules as rows of a comparison: fitted on its training scenes where they are fitted, scored on its tests.
 
 What a threshold does is the least that a network must do. Which rule it is follows from what the scenes are: a pair of
-8-bit display values gets thresholds fitted on training, a calibrated pair UN-SPIDER's practice, a single calibrated
-image Otsu's threshold of the image itself.
+8-bit display values gets thresholds fitted on training, a calibrated pair UN-SPIDER's practice, a single image
+Otsu's threshold of the image itself.
 """
 
 import json
@@ -24,7 +24,7 @@ from sartransfer.radar.flood import Rule, map_flood
 from sartransfer.radar.flood_baselines import OtsuRule, count_pair, fit_otsu_rule, fit_stretched_rule
 from sartransfer.radar.flood_settings import UN_SPIDER
 from sartransfer.radar.units import POWERS, Quantity, Scale, Unit
-from sartransfer.readers import open_entry, read_label
+from sartransfer.readers import open_entry, read_label, refuse_unsaid_labels
 from sartransfer.recipe import Recipe
 from sartransfer.results import ScoredRun, TestSet, tidy_rows
 from sartransfer.runs import read_json, write_json
@@ -35,6 +35,7 @@ PREFIX = "rule:"
 """Of rules where starts are named, as in results.csv."""
 NO_SEED = -1
 """In the column of seeds: a rule has none."""
+SHOWN, SHOWN_DB = 255.0, 25.0  # display values, and the decibels that a usual stretch shows by them
 PIXEL = 10.0  # metres, of scenes that do not say where they are: Sentinel-1 IW GRD
 KINDS = {"threshold": "both", "threshold-drop": "drop", "threshold-after": "after"}
 """Baseline -> which thresholds of a stretched pair are fitted."""
@@ -47,7 +48,7 @@ class Pixels:
     """What a rule looks at in a scene."""
 
     form: str
-    """``stretched``, ``change`` or ``single``."""
+    """``stretched``, ``change``, ``single``, or ``shown``: a single image of display values."""
     bands: tuple[Band, ...]
     """Before and after, or one."""
 
@@ -68,7 +69,10 @@ def pixels_of(scene: Scene) -> Pixels | None:
         if unit.quantity in POWERS:
             return Pixels("change", pair)
     single = [b for b in scene.bands if b.unit.quantity in POWERS]
-    return Pixels("single", (single[0],)) if single and not (before or after) else None
+    if single and not (before or after):
+        return Pixels("single", (single[0],))
+    shown = [b for b in after or scene.bands if b.unit == Unit(Quantity.DIGITAL_NUMBER, Scale.LINEAR)]
+    return Pixels("shown", (shown[0],)) if len(shown) == 1 and not before else None
 
 
 def _with_role(scene: Scene, role: str, name: str) -> list[Band]:
@@ -186,6 +190,7 @@ def _kept_or_scored(
 
 def _score(predict: Predict, recipe: Recipe, catalog: Catalog, test_set: str) -> TestScores:
     """Count what a rule says of a test set."""
+    refuse_unsaid_labels(catalog, catalog.in_split(test_set))
     first = catalog.in_split(TRAIN) or catalog.in_split(test_set)
     contract = resolve_contract(recipe.data.bands, open_entry(first[0]))
     wet = _wet(recipe, catalog)
@@ -282,6 +287,20 @@ def _single(name: str, catalog: Catalog, wet: int) -> tuple[Predict, str]:
     return predict, f"water below Otsu's threshold of the image in dB; {fallback}; no labels are used"
 
 
+def _shown(name: str, catalog: Catalog, wet: int) -> tuple[Predict, str]:
+    rule = OtsuRule()
+
+    def predict(scene: Scene) -> NDArray[np.bool_]:
+        data, valid = scene.read(_names(scene, "shown"))
+        # Otsu's threshold goes with the values under any a x + b: what is shown as 0 to 255 falls within its histogram.
+        return np.asarray(rule.predict(data / SHOWN * SHOWN_DB - SHOWN_DB, valid) == 1)
+
+    return (
+        predict,
+        "water below Otsu's threshold of the image's display values; each image has one; no labels are used",
+    )
+
+
 def _decibels(scene: Scene) -> NDArray[np.float32]:
     """Return the one band that is looked at in dB (1, H, W)."""
     (name,) = _names(scene, "single")
@@ -312,4 +331,5 @@ FORMS: dict[str, Callable[[str, Catalog, int], tuple[Predict, str]]] = {
     "stretched": _stretched,
     "change": _change,
     "single": _single,
+    "shown": _shown,
 }

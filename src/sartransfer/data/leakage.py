@@ -38,7 +38,10 @@ Kind = Literal["group", "content", "footprint", "continued image"]
 SAME_SCENES: tuple[Kind, ...] = ("group", "footprint", "continued image")
 ONE_IMAGE: tuple[Kind, ...] = ("group", "continued image")
 WHOLE = 4_000_000  # pixels up to which a file is compared by its decoded pixels, beyond by its bytes
-FOOTPRINTS = " If what is to be told moves (sea ice), say after how many days a place holds another scene: data.footprint_days."
+FOOTPRINTS = (
+    " If what is to be told moves (sea ice), say after how many days a place holds another scene: "
+    "data.footprint_days."
+)
 LEAST_OVERLAP = 0.01  # of the smaller footprint: neighbours that only touch, or share a line, do not count
 
 
