@@ -16,7 +16,7 @@ from typing import Any
 from sartransfer.errors import InputError
 from sartransfer.rule_tables import add_rules, rule_view
 from sartransfer.scene_tables import scene_figures, scene_view
-from sartransfer.tables import patch_figures, patch_view
+from sartransfer.tables import patch_figures, patch_view, resampled_view
 from sartransfer.wholefile import write_bytes
 from sartransfer.wording import UNSEEN_EVENTS, duration_words, estimate_words, number_words, p_words
 
@@ -153,6 +153,7 @@ def _view(results: Results, panels: Path) -> View:
         "many": results.get("groups_are", "events"),
         "scenes": scene_view(results, _image),
         **rule_view(results),
+        "resampled": resampled_view(results),
         "ranked": any(not panel["alone"] for panel in shown),
         "metric": figures.metric_words(results["primary"]["metric"], results["primary"]["class"]),
         "headline": (results["verdict"] or ["The results hold no verdict."])[0],

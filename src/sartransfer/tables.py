@@ -262,3 +262,52 @@ def _verdicts(results: Results, fractions: Sequence[float]) -> View:
             for fraction in fractions
         ],
     }
+
+
+def resampled_view(results: Results) -> list[View]:
+    """Return, for each share of the labels, the primary score and the differences with their scenes drawn again."""
+    from sartransfer import figures
+
+    found = results.get("resampled") or {"scores": [], "contrasts": []}
+    means = {
+        (r["initialization"], r["fraction"], r["test_set"]): r["mean"]
+        for r in results["table"]
+        if figures.is_primary(r, results)
+    }
+    differences = {
+        (c["a"], c["b"], c["fraction"], c["test_set"]): c["difference"] for c in results["contrasts"]
+    }
+    tables = []
+    for fraction in sorted({row["fraction"] for row in found["scores"]}, reverse=True):
+        scores = [r for r in found["scores"] if r["fraction"] == fraction]
+        contrasts = [r for r in found["contrasts"] if r["fraction"] == fraction]
+        sets = figures.ordered_test_sets(scores, results)
+        many = results.get("groups_are", "events")
+        drawn = {
+            r["test_set"]: f"{r['number']} {many if r['drawn'] == 'groups' else 'scenes'}" for r in scores
+        }
+        cells = {
+            (r["initialization"], r["test_set"]): r
+            | {"mean": means.get((r["initialization"], fraction, r["test_set"]))}
+            for r in scores
+        }
+        rows = [
+            {"name": name, "against": None, "cells": [cells.get((name, s)) for s in sets]}
+            for name in results["initializations"]
+            if any(start == name for start, _ in cells)
+        ]
+        for a, b in dict.fromkeys((r["a"], r["b"]) for r in contrasts):
+            mine = {
+                r["test_set"]: r | {"mean": differences.get((a, b, fraction, r["test_set"]))}
+                for r in contrasts
+                if (r["a"], r["b"]) == (a, b)
+            }
+            rows.append({"name": a, "against": b, "cells": [mine.get(s) for s in sets]})
+        tables.append(
+            {
+                "fraction": figures.fraction_words(fraction),
+                "test_sets": [(s, drawn[s]) for s in sets],
+                "rows": rows,
+            }
+        )
+    return tables

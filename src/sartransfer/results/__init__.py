@@ -9,8 +9,10 @@ from sartransfer.results.patches import (
     mcnemar_statements,
     patches_json,
 )
+from sartransfer.results.resampled import resampled_json
 from sartransfer.results.rows import (
     COLUMNS,
+    NOT_KNOWN,
     OTHER_DATA,
     RULE_LABELS,
     UNSEEN,
@@ -29,6 +31,7 @@ from sartransfer.results.verdict import metric_words, verdict_words
 
 __all__ = [
     "COLUMNS",
+    "NOT_KNOWN",
     "OTHER_DATA",
     "RULE_LABELS",
     "UNSEEN",
@@ -46,6 +49,7 @@ __all__ = [
     "metric_words",
     "pairs",
     "patches_json",
+    "resampled_json",
     "rows_csv",
     "score_table",
     "statement_json",
