@@ -409,7 +409,9 @@ def test_edges_between_polygons_of_one_label_can_be_kept(tmp_path):
 
 def test_a_polygon_whose_sides_cross_is_drawn_and_buffered(tmp_path):
     crossed = shapely.polygons([(505e3, -905e3), (535e3, -925e3), (535e3, -905e3), (505e3, -925e3)])
-    around = shapely.box(480_000, -950_000, 560_000, -880_000)
+    around = shapely.difference(
+        shapely.box(480_000, -950_000, 560_000, -880_000), shapely.make_valid(crossed)
+    )
     chart = write_chart(tmp_path / f"{STAMP}.gpkg", [around, crossed], {"CT": ["00", "92"]})
     scene = write_ice_scene(tmp_path)
     made = prepare_icechart(chart, scene, tmp_path / "l.tif", buffer_m=500, edges="labels")
@@ -488,8 +490,11 @@ def test_time_between_chart_and_scene(tmp_path):
     def hours(chart, **more):
         return prepare_icechart(chart, scene, out, overwrite=True, **more).hours
 
-    assert hours(day) == 0.0  # a date is the whole day
-    assert hours(day, scene_time="2018-01-17T03:00:00") == 3.0
+    # a date is the whole day: its nearest hour decides what is refused, its farthest is kept
+    assert hours(day) == pytest.approx(24 - (7 + 54.5 / 60))
+    assert hours(day, scene_time="2018-01-17T03:00:00") == 27.0
+    with pytest.raises(InputError, match=r"is of 2018-01-16, .*: 6\.5 hours apart"):
+        hours(day, scene_time="2018-01-17T06:30:00")
     late = ice_everywhere(tmp_path, "dmi_201801161254_SouthEast")
     assert hours(late) == pytest.approx(4 + 59.5 / 60)
     with pytest.raises(
@@ -505,7 +510,7 @@ def test_time_between_chart_and_scene(tmp_path):
         hours(nameless)
     with pytest.raises(InputError, match=r"time_column='VALIDD' is not known.*Did you mean 'VALID'"):
         hours(nameless, time_column="VALIDD")
-    with pytest.raises(InputError, match="chart_time: 'tomorrow' is no time"):
+    with pytest.raises(InputError, match=r"--chart-time \(chart_time\): 'tomorrow' is no time"):
         hours(nameless, chart_time="tomorrow")
     unnamed = write_ice_scene(tmp_path, name="scene")
     with pytest.raises(InputError, match="does not say when it was taken"):

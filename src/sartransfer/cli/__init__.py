@@ -17,6 +17,7 @@ from sartransfer.cli import (
     fetching,
     mapping,
     preparing,
+    preparing_icechart,
     scoring,
     simulating,
 )
@@ -108,7 +109,7 @@ prepare_app = typer.Typer(
     no_args_is_help=True, help="From products and labelled scenes to what recipes take."
 )
 prepare_app.command()(preparing.sentinel1)
-prepare_app.command()(preparing.icechart)
+prepare_app.command()(preparing_icechart.icechart)
 prepare_app.command()(preparing.patches)
 prepare_app.command()(preparing.flood)
 prepare_app.command()(preparing.tiles)

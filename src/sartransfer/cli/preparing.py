@@ -292,6 +292,10 @@ def sentinel1(
     azimuth_noise: Annotated[
         bool, typer.Option(help="With its scalloping, where the product gives it.")
     ] = True,
+    border_noise: Annotated[
+        str,
+        typer.Option(help="At the edges: auto (masked in products before IPF 2.9), mask or keep."),
+    ] = "auto",
     multilook: Annotated[int, typer.Option(min=1, help="Pixels a side that are averaged.")] = 2,
     crs: Annotated[
         str | None, typer.Option(help="Projection, e.g. EPSG:3413; default: polar stereographic or UTM.")
@@ -316,6 +320,7 @@ def sentinel1(
             decibel=decibel,
             denoise=denoise,
             azimuth_noise=azimuth_noise,
+            border_noise=border_noise,
             multilook=multilook,
             crs=crs,
             pixel_size=pixel_size,
@@ -332,65 +337,6 @@ def sentinel1(
         highlight=False,
         soft_wrap=True,
     )
-    show_path("scene", made.path)
-
-
-def icechart(
-    chart: Annotated[Path, typer.Argument(help="Polygons: a Shapefile or GeoPackage.", metavar="CHART")],
-    scene: Annotated[Path, typer.Argument(help="The scene whose grid the labels get.", metavar="SCENE")],
-    target: Annotated[Path, typer.Option("--out", "-o", help="The label raster to write, a GeoTIFF.")],
-    what: Annotated[str, typer.Option(help="ice-water, concentration, stage or floe.")] = "ice-water",
-    dominance: Annotated[
-        float, typer.Option(help="Least share of a polygon's ice that its class must have.")
-    ] = 0.65,
-    buffer_m: Annotated[
-        float, typer.Option("--buffer", help="Metres around polygon edges that get no label.")
-    ] = 0.0,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(help="sigrid3, extremeearth, ai4arctic, egg, cis-egg; or ROLE=COLUMN (repeatable)."),
-    ] = None,
-    chart_time: Annotated[
-        str | None, typer.Option(help="When the chart holds, if it does not say so.")
-    ] = None,
-    scene_time: Annotated[
-        str | None, typer.Option(help="When the scene was taken, if it does not say so.")
-    ] = None,
-    max_hours: Annotated[float, typer.Option(help="Most hours between chart and scene.")] = 6.0,
-    overwrite: Overwrite = False,
-) -> None:
-    """Draw an ice chart as a label raster on a scene's grid; land and what is not known get no label."""
-    from sartransfer.errors import InputError, one_of
-    from sartransfer.prepare import prepare_icechart
-    from sartransfer.radar.icechart import CLASSES
-
-    if what not in CLASSES:
-        raise InputError(one_of("what", what, CLASSES))
-    named = columns[0] if columns and len(columns) == 1 and "=" not in columns[0] else None
-    pairs = None if named else dict(pair.split("=", 1) for pair in columns or () if "=" in pair)
-    if columns and not named and len(pairs or ()) != len(columns):
-        raise InputError(f"--columns {' '.join(columns)}: give one known name, or ROLE=COLUMN for each.")
-    with Progress(console=err, transient=True) as bar:
-        task = bar.add_task("drawing", total=None)
-        made = prepare_icechart(
-            chart,
-            scene,
-            target,
-            what=what,
-            dominance=dominance,
-            buffer_m=buffer_m,
-            columns=named or pairs or None,
-            chart_time=chart_time,
-            scene_time=scene_time,
-            max_hours=max_hours,
-            overwrite=overwrite,
-            progress=lambda done, of: bar.update(task, completed=done, total=of),
-        )
-    title = f"{made.polygons} polygons on the scene"
-    table = Table("pixels", "class", title=escape(title), min_width=len(title))
-    for name, number in (*made.counts.items(), *((f"no label: {k}", n) for k, n in made.left_out.items())):
-        table.add_row(f"{number:,}", escape(name))
-    out.print(table)
     for warning in made.warnings:
         err.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
-    show_path("label", made.path)
+    show_path("scene", made.path)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,11 +15,10 @@ from sartransfer import __version__
 from sartransfer.errors import InputError, OutputError, one_of, refuse_existing
 from sartransfer.geotiff import write_geotiff
 from sartransfer.prepare.icechart_geometry import (
-    NONE,
     ChartFile,
     check_grid,
     draw_near,
-    draw_polygons,
+    draw_values,
     frame_of,
     project_polygons,
     read_chart,
@@ -30,6 +29,7 @@ from sartransfer.radar.icechart import (
     CLASSES,
     DOMINANCE,
     REASONS,
+    Coding,
     Columns,
     Reason,
     What,
@@ -72,7 +72,7 @@ class PreparedLabel:
     polygons: int
     """Polygons that lie on the scene."""
     hours: float | None
-    """Between chart and scene; None: not checked."""
+    """Between chart and scene, at most where only a date is known; None: not checked."""
     warnings: tuple[str, ...]
 
 
@@ -86,6 +86,9 @@ def prepare_icechart(
     buffer_m: float = 0.0,
     edges: Edges = "polygons",
     columns: Columns | Mapping[str, str] | str | None = None,
+    coding: Coding | None = None,
+    undetermined: Mapping[str, Iterable[int]] | None = None,
+    values: Mapping[str, Mapping[str, str]] | None = None,
     layer: str | None = None,
     chart_crs: str | None = None,
     chart_time: datetime | str | None = None,
@@ -98,10 +101,10 @@ def prepare_icechart(
 ) -> PreparedLabel:
     """Make a label raster of an ice chart: its polygons, brought to a scene's projection and drawn on its grid.
 
-    A pixel belongs to the polygon that holds its centre. Land, ice shelf, what is not known, and what no polygon
-    covers have no class (255, the file's nodata). Polygons are drawn window by window; the label itself is held in
-    memory, a byte a pixel. Classes stand in the tag ``SARTRANSFER_CLASSES``, how the label was made in
-    ``SARTRANSFER_ICECHART``. Needs pyogrio (the extra ``icechart``).
+    A pixel belongs to the polygon that holds its centre. Land, ice shelf, what is not known, what no polygon covers,
+    and what polygons of different classes cover have no class (255, the file's nodata). Polygons are drawn window by
+    window; the label itself is held in memory, a byte a pixel. Classes stand in the tag ``SARTRANSFER_CLASSES``, how
+    the label was made in ``SARTRANSFER_ICECHART``. Needs pyogrio (the extra ``icechart``).
 
     Args:
         chart: Shapefile or GeoPackage with polygons; its time is looked for in its name, see below.
@@ -111,17 +114,21 @@ def prepare_icechart(
         buffer_m: pixels whose centre lies so near an edge have no class; in metres of the scene's projection.
         edges: ``polygons``: all sides of all polygons; ``labels``: only where the label changes (or ends).
         columns: which columns say what: a key of `radar.icechart.COLUMNS`, {role: column}, `Columns`, or None for
-            SIGRID-3 names. layer: of a GeoPackage with several. chart_crs: where the file does not say it.
+            SIGRID-3 names. coding, undetermined, values: their code (sigrid3, egg), codes that mean nothing, and what
+            words and numbers of the chart's own mean: {"POLY_TYPE": {"ice": "I"}} (`radar.icechart.choose_columns`).
+        layer: of a GeoPackage with several. chart_crs: where the file does not say it.
         chart_time, time_column: when the chart is valid, or the column that says it; None: as the chart's name says.
-            A date alone is the whole day. scene_time: None: as the scene says. All in UTC.
+            scene_time: None: as the scene says. All in UTC. A date alone is the whole day: its nearest hour counts
+            for `max_hours`, its farthest for what is returned and warned of.
         max_hours: between the two, at most; None: not checked.
         window: pixels a side that are drawn at once. overwrite: replace a file that exists. progress: told (windows
             done, in all).
 
     Raises:
         InputError: a file that is missing, damaged or without its projection (.prj), codes that are not known
-            (named, with their number), chart and scene that do not overlap or lie too far apart in time, a scene that
-            is not on a map, or no pixel with a class.
+            (named, with their number) or may be tenths, a polygon wrapped around the antimeridian, chart and scene
+            that do not overlap or lie too far apart in time, a chart whose name has two dates, a scene that is not on
+            a map, or no pixel with a class.
         OutputError: the file exists, its folder does not, or it cannot be written whole.
     """
     chart, out = Path(chart), Path(out)
@@ -129,24 +136,30 @@ def prepare_icechart(
     scene = scene if isinstance(scene, Scene) else open_scene(scene)
     metre = check_grid(scene, buffer_m)
     file = read_chart(chart, layer, chart_crs)
-    chosen = choose_columns(list(file.table), columns)
-    polygons = read_polygons(chosen, {name: list(values) for name, values in file.table.items()})
-    values = np.array([label_value(p, what, dominance) for p in polygons], dtype=np.int64)
+    chosen = choose_columns(
+        list(file.table), columns, coding=coding, undetermined=undetermined, values=values
+    )
+    polygons = read_polygons(chosen, {name: list(found) for name, found in file.table.items()})
+    labels = np.array([label_value(p, what, dominance) for p in polygons], dtype=np.int64)
     shapes, places = project_polygons(file, scene, buffer_m / metre if buffer_m > 0 else 0.0)
     if not len(places):
         raise _apart(chart, file, scene)
-    hours = None
+    hours, warnings = None, ["the time between chart and scene was not checked"]
     if max_hours is not None:
         times = _times(file, time_column, places, chart)
         spans = chart_span(chart, chart_time, time_column, times)
-        hours = check_time(chart, scene, spans, scene_span(scene, scene_time), max_hours)
-    lines = _lines(shapes, values[places], edges) if buffer_m > 0 else None
+        hours, note = check_time(chart, scene, spans, scene_span(scene, scene_time), max_hours)
+        warnings = [note] if note else []
+    labels = labels[places]
+    lines = _lines(shapes, labels, edges) if buffer_m > 0 else None
     label = np.full((scene.height, scene.width), Reason.NOT_CHARTED, dtype=np.uint8)
     pixels = np.zeros(256, dtype=np.int64)
     drawn: set[int] = set()
+    overlaps = 0
     windows = list(tiles(scene, window))
     for done, part in enumerate(windows, start=1):
-        here = _draw(shapes, values[places], lines, buffer_m / metre, scene, part, drawn)
+        here, twice = _draw(shapes, labels, places, lines, buffer_m / metre, scene, part, drawn)
+        overlaps += twice
         pixels += np.bincount(here.ravel(), minlength=256)
         here[here >= len(CLASSES[what])] = Reason.NOT_CHARTED
         label[part.slices] = here
@@ -154,10 +167,16 @@ def prepare_icechart(
             progress(done, len(windows))
     if not drawn:
         raise _apart(chart, file, scene)
-    made = _summary(out, pixels, what, len(drawn), hours, chart)
+    if overlaps:
+        share = overlaps / label.size
+        warnings.append(
+            f"{overlaps} pixels ({share:.2%}) lie in overlapping polygons with different labels: left out"
+        )
+    made = _summary(out, pixels, what, len(drawn), hours, chart, overlaps, warnings)
     settings = {
         "what": what, "dominance": dominance, "buffer_m": buffer_m, "edges": edges, "columns": dict(chosen.names),
-        "coding": chosen.coding, "max_hours": max_hours, "hours": hours, "left_out": made.left_out,
+        "coding": chosen.coding, "values": {role: dict(meant) for role, meant in chosen.values.items()},
+        "max_hours": max_hours, "hours": hours, "left_out": made.left_out,
     }  # fmt: skip
     write_geotiff(
         out,
@@ -189,9 +208,11 @@ def _check(
     if edges not in ("polygons", "labels"):
         raise InputError(one_of("edges", edges, ("polygons", "labels")))
     if not (math.isfinite(buffer_m) and buffer_m >= 0):
-        raise InputError(f"buffer_m={buffer_m}: must be 0 (none) or more metres.")
+        raise InputError(f"--buffer (buffer_m={buffer_m}): must be 0 (none) or more metres.")
     if most is not None and not most >= 0:
-        raise InputError(f"max_hours={most}: must be 0 or more, or None to leave the check out.")
+        raise InputError(
+            f"max_hours={most}: must be 0 or more; --any-time (max_hours=None) leaves the check out."
+        )
     if window < 1:
         raise InputError(f"window={window}: must be at least 1 pixel.")
     if out.suffix.lower() not in (".tif", ".tiff"):
@@ -205,7 +226,7 @@ def _times(file: ChartFile, column: str | None, places: NDArray[np.intp], chart:
     if column is None:
         return []
     if column not in file.table:
-        raise InputError(f"{chart}: " + one_of("time_column", column, file.table))
+        raise InputError(f"{chart}: --time-column: " + one_of("time_column", column, file.table))
     return list(file.table[column][places])
 
 
@@ -228,28 +249,41 @@ def _lines(shapes: NDArray[np.object_], values: NDArray[np.int64], edges: Edges)
 def _draw(
     shapes: NDArray[np.object_],
     values: NDArray[np.int64],
+    places: NDArray[np.intp],
     lines: NDArray[np.object_] | None,
     buffer: float,
     scene: Scene,
     part: Window,
     drawn: set[int],
-) -> NDArray[np.uint8]:
-    """Draw one window: classes and `Reason`s; `drawn` gets the numbers of the polygons that hold a pixel."""
+) -> tuple[NDArray[np.uint8], int]:
+    """Draw one window: classes and `Reason`s, and the number of pixels in overlapping polygons of different labels.
+
+    `drawn` gets the places of the polygons that hold a pixel.
+    """
     import shapely
 
     place = scene.georeference
     here = np.flatnonzero(shapely.intersects(shapely.box(*shapely.bounds(shapes).T), frame_of(place, part)))
-    owner = draw_polygons(shapes[here], here, place, part)
-    drawn.update(int(n) for n in np.unique(owner) if n != NONE)
-    out = np.append(values, int(Reason.NOT_CHARTED))[owner].astype(np.uint8)  # NONE is the last
+    high, low, seen = draw_values(shapes[here], values[here], places[here], place, part)
+    drawn.update(seen.tolist())
+    overlap = (high != low) & (low < int(Reason.BUFFER))  # of two that both have no class, either will do
+    out = np.where(high < 0, int(Reason.NOT_CHARTED), high).astype(np.uint8)
+    out[overlap] = Reason.CONTRADICTORY
     if lines is not None:
         classed = out < int(Reason.BUFFER)
         out[classed & draw_near(lines, buffer, place, part)] = Reason.BUFFER
-    return out
+    return out, int(overlap.sum())
 
 
 def _summary(
-    out: Path, pixels: NDArray[np.int64], what: What, polygons: int, hours: float | None, chart: Path
+    out: Path,
+    pixels: NDArray[np.int64],
+    what: What,
+    polygons: int,
+    hours: float | None,
+    chart: Path,
+    overlaps: int,
+    warnings: list[str],
 ) -> PreparedLabel:
     classes = CLASSES[what]
     left_out = {words: int(pixels[reason]) for reason, words in REASONS.items() if pixels[reason]}
@@ -260,15 +294,15 @@ def _summary(
             f"{chart}: no pixel of the scene has a class of {what!r}: {found}. Is the chart of this scene, and does it "
             "fill the columns that are needed?"
         )
-    warnings = []
-    contradictory = left_out.get(REASONS[Reason.CONTRADICTORY], 0)
+    contradictory = int(pixels[Reason.CONTRADICTORY]) - overlaps
     if contradictory:
-        warnings.append(f"{contradictory} pixels are called water and have a tenth of ice or more: left out")
+        warnings.append(
+            f"{contradictory} pixels are called water and have a tenth of ice or more, or have parts over their total: "
+            "left out"
+        )
     missing = int(pixels[Reason.NOT_CHARTED]) / int(pixels.sum())
     if missing > 0.5:
         warnings.append(f"the chart covers only {1 - missing:.0%} of the scene")
-    if hours is None:
-        warnings.append("the time between chart and scene was not checked")
     return PreparedLabel(out, classes, counts, left_out, polygons, hours, tuple(warnings))
 
 

@@ -17,6 +17,8 @@ CLOSE = 0.1  # of a pixel: how far a side may lie from its true course once it i
 ROUNDS = 4  # of making sides shorter
 ARC = 16  # straight pieces in a quarter of a circle: a buffer is drawn true to 0.12 % of its width
 NONE = -1
+HALF_TURN = 180.0
+RIM = 1e-6  # degrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,9 @@ def read_chart(path: Path, layer: str | None = None, crs: str | None = None) -> 
     try:
         layers = [str(name) for name, _ in pyogrio.list_layers(path.resolve())]
         if layer is None and len(layers) != 1:
-            raise InputError(f"{path} has {len(layers)} layers: {', '.join(layers)}. Name one: layer=...")
+            raise InputError(
+                f"{path} has {len(layers)} layers: {', '.join(layers)}. Name one: --layer NAME (layer=)."
+            )
         if layer is not None and layer not in layers:
             raise InputError(f"{path} has no layer {layer!r}: {', '.join(layers)}.{nearest(layer, layers)}")
         meta, _, wkb, values = pyogrio.raw.read(
@@ -73,7 +77,7 @@ def read_chart(path: Path, layer: str | None = None, crs: str | None = None) -> 
         )
         raise InputError(
             f"{path} does not say its projection: {missing} is missing. Get it from where the chart came from, or "
-            "give the projection: chart_crs='EPSG:3411'."
+            "give the projection: --chart-crs EPSG:3411 (chart_crs=)."
         )
     geometries = np.asarray(shapely.from_wkb(wkb), dtype=object)
     kept = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
@@ -103,7 +107,7 @@ def check_grid(scene: Scene, buffer_m: float) -> float:
         return float(crs.linear_units_factor[1])
     if buffer_m > 0:
         raise InputError(
-            f"buffer_m={buffer_m:g}: scene {scene.id!r} lies in degrees, where metres have no one length. "
+            f"--buffer (buffer_m={buffer_m:g}): scene {scene.id!r} lies in degrees, where metres have no one length. "
             "Bring it to a projection first."
         )
     return float("nan")
@@ -114,9 +118,10 @@ def project_polygons(
 ) -> tuple[NDArray[np.object_], NDArray[np.intp]]:
     """Bring the polygons within `margin` (units of the projection) of a scene to its projection.
 
-    Sides are cut into pieces first, so that a line that is straight in the chart's projection (a parallel, say) keeps
-    its course to a tenth of a pixel. Returns the polygons (M,) and their places in `chart` (M,). Raises
-    `InputError` if a polygon cannot be shown in the scene's projection.
+    Longitudes of a chart in degrees may run from -180 to 180, from 0 to 360, or beyond 180 on either side. Sides are
+    cut into pieces first, so that a line that is straight in the chart's projection (a parallel, say) keeps its course
+    to a tenth of a pixel. Returns the polygons (M,) and their places in `chart` (M,). Raises `InputError` if a polygon
+    cannot be shown in the scene's projection, or crosses the antimeridian with a side the long way round the Earth.
     """
     import shapely
     from rasterio.crs import CRS
@@ -126,28 +131,53 @@ def project_polygons(
     try:
         source = CRS.from_user_input(chart.crs)
     except CRSError as error:
-        raise InputError(f"the chart's projection {chart.crs[:80]!r} is not known.") from error
+        raise InputError(
+            f"the chart's projection {chart.crs[:80]!r} is not known. Give it as EPSG:3411: --chart-crs (chart_crs=)."
+        ) from error
     target = CRS.from_user_input(scene.georeference.crs)
     frame = frame_of(scene.georeference, scene.window).buffer(margin, join_style="mitre")
-    everything = np.arange(len(chart.geometries))
-    if source == target:
-        near = everything[shapely.intersects(shapely.box(*shapely.bounds(chart.geometries).T), frame)]
-        return chart.geometries[near], near
-    left, bottom, right, top = transform_bounds(target, source, *frame.bounds, densify_pts=101)
+    degrees = source.is_geographic
+    if degrees and target.is_geographic:  # grids have no antimeridian; frames of two datums lie metres apart
+        left, bottom, right, top = frame.buffer(0.01, join_style="mitre").bounds
+    elif source == target:
+        left, bottom, right, top = frame.bounds
+    else:
+        left, bottom, right, top = transform_bounds(target, source, *frame.bounds, densify_pts=101)
     spans = [(left, right)] if left <= right else [(left, 180.0), (-180.0, right)]  # across the antimeridian
     xmin, ymin, xmax, ymax = shapely.bounds(chart.geometries).T
-    hit = np.zeros(len(everything), dtype=bool)
-    for low, high in spans:
-        hit |= (xmin <= high) & (xmax >= low) & (ymin <= top) & (ymax >= bottom)
-    near = everything[hit]
+    beside = (ymin <= top) & (ymax >= bottom)
+    if degrees:
+        # A ring around the pole that was closed the long way covers what lies beyond it too.
+        north = np.where(ymin + ymax >= 0, 90.0, ymax)
+        south = np.where(ymin + ymax >= 0, ymin, -90.0)
+        _refuse_wrapped(chart.geometries, np.flatnonzero((south <= top) & (north >= bottom)))
+    shapes: list[object] = []
+    places: list[int] = []
+    for turn in (0.0, -360.0, 360.0) if degrees else (0.0,):
+        hit = np.zeros(len(beside), dtype=bool)
+        for low, high in spans:
+            hit |= (xmin + turn <= high) & (xmax + turn >= low) & beside
+        if degrees and not target.is_geographic:
+            hit[places] = False  # once is enough: a projection takes all turns alike
+            turn = 0.0
+        places += np.flatnonzero(hit).tolist()
+        shapes += list(chart.geometries[hit] if turn == 0 else _shift(chart.geometries[hit], turn))
+    near = np.array(places, dtype=np.intp)
+    order = np.argsort(near, kind="stable")
+    near, polygons = near[order], np.array(shapes, dtype=object)[order]
+    if source == target:
+        inside = shapely.intersects(shapely.box(*shapely.bounds(polygons).T), frame)
+        return polygons[inside], near[inside]
 
     def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        x, y = transform(source, target, points[:, 0], points[:, 1])
-        return np.stack([np.asarray(x), np.asarray(y)], axis=1)
+        x, y = (np.asarray(c) for c in transform(source, target, points[:, 0], points[:, 1]))
+        if degrees and target.is_geographic:
+            x = x + 360 * np.round((points[:, 0] - x) / 360)  # the turn that was asked for
+        return np.stack([x, y], axis=1)
 
     a, b, _, d, e, _ = scene.georeference.transform or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     tolerance = CLOSE * min(np.hypot(a, d), np.hypot(b, e))
-    pieces = _shorten(chart.geometries[near], project, tolerance)
+    pieces = _shorten(polygons, project, tolerance)
     moved = np.asarray(shapely.transform(pieces, project), dtype=object)
     lost = ~np.isfinite(shapely.bounds(moved)).all(axis=1) | _has_nan(moved)
     if lost.any():
@@ -174,7 +204,7 @@ def draw_polygons(
 ) -> NDArray[np.int32]:
     """Draw polygons on a window of a grid: (h, w), the number of the one that holds a pixel's centre, or `NONE`.
 
-    Where polygons overlap, which those of a chart should not, the later one is drawn over the earlier.
+    Where polygons overlap, the later one is drawn over the earlier: `draw_values` tells whether that matters.
     """
     import rasterio
     from rasterio.features import rasterize
@@ -189,6 +219,56 @@ def draw_polygons(
         shapes, shape, fill=NONE, transform=rasterio.Affine(a, b, x, d, e, y), dtype="int32"
     )
     return drawn
+
+
+def draw_values(
+    polygons: NDArray[np.object_],
+    values: NDArray[np.int64],
+    numbers: NDArray[np.intp],
+    place: GeoReference,
+    window: Window,
+) -> tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.intp]]:
+    """Draw polygons' values on a window of a grid, and say where polygons of different values overlap.
+
+    Args:
+        polygons, values, numbers: (M,) each; a value is 0 to 32,767.
+
+    Returns the greatest and the least value of the polygons that hold a pixel's centre, (h, w) each, `NONE` where
+    none does; and the numbers of those that were seen. A centre on an edge between two lies in either, not in both.
+    """
+    order = np.argsort(values, kind="stable")
+    lookup = np.append(np.arange(len(polygons)), NONE)
+    top = draw_polygons(polygons[order], lookup[order], place, window)
+    seen = np.unique(top)
+    table = np.append(values, NONE).astype(np.int16)  # a window's memory is a quarter of that of int64
+    high = table[top]
+    low = high
+    if len(np.unique(values)) > 1:
+        bottom = draw_polygons(polygons[order[::-1]], lookup[order[::-1]], place, window)
+        low = table[bottom]
+        rows, cols = np.nonzero(high != low)
+        if len(rows):
+            # Sides along a row of centres are drawn for both neighbours; the few that overlap are asked one by one.
+            a, b, c, d, e, f = place.transform or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+            x, y = (part + 0.5 + start for part, start in ((cols, window.col), (rows, window.row)))
+            x, y = a * x + b * y + c, d * x + e * y + f
+            both = _inside(polygons, top[rows, cols], x, y) & _inside(polygons, bottom[rows, cols], x, y)
+            low[rows[~both], cols[~both]] = high[rows[~both], cols[~both]]
+        seen = np.union1d(seen, np.unique(bottom))
+    return high, low, numbers[seen[seen != NONE]]
+
+
+def _inside(
+    polygons: NDArray[np.object_], owners: NDArray[np.int32], x: NDArray[np.float64], y: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Say which points (K,) lie in the inside of their polygon."""
+    import shapely
+
+    inside = np.zeros(len(owners), dtype=bool)
+    for owner in np.unique(owners):
+        mine = owners == owner
+        inside[mine] = shapely.contains_xy(polygons[owner], x[mine], y[mine])
+    return inside
 
 
 def draw_near(
@@ -250,3 +330,40 @@ def _has_nan(polygons: NDArray[np.object_]) -> NDArray[np.bool_]:
     bad = np.zeros(len(polygons), dtype=bool)
     bad[owner[~np.isfinite(points).all(axis=1)]] = True
     return bad
+
+
+def _shift(polygons: NDArray[np.object_], turn: float) -> NDArray[np.object_]:
+    """Move polygons by so many degrees of longitude."""
+    import shapely
+
+    return np.asarray(
+        shapely.transform(polygons, lambda points: points + np.array([turn, 0.0])), dtype=object
+    )
+
+
+def _refuse_wrapped(polygons: NDArray[np.object_], places: NDArray[np.intp]) -> None:
+    """Refuse polygons in degrees with a side of more than half the Earth: from 170 to -170, the short way meant.
+
+    Drawn as they stand they would cover all but what they mean. A side once round the Earth belongs to a belt or a
+    cap where it joins the two rims of the map, and the ring comes to it along one rim and leaves along the other.
+    """
+    import shapely
+
+    rings, ring_of = shapely.get_rings(shapely.get_parts(polygons[places]), return_index=True)
+    parts_of = shapely.get_parts(polygons[places], return_index=True)[1]
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    wide = (np.abs(np.diff(points[:, 0])) > HALF_TURN + 1e-9) & (ring[1:] == ring[:-1])
+    for number in np.unique(ring[1:][wide]):
+        corners = points[ring == number][:-1]
+        steps = np.roll(corners, -1, axis=0)[:, 0] - corners[:, 0]
+        for k in np.flatnonzero(np.abs(steps) > HALF_TURN + 1e-9):
+            before, after = corners[k - 1, 0], corners[(k + 2) % len(corners), 0]
+            start, end = corners[k, 0], corners[(k + 1) % len(corners), 0]
+            rims = abs(abs(steps[k]) - 360) < RIM and abs(before - start) < RIM and abs(after - end) < RIM
+            if not rims:
+                place = int(places[parts_of[ring_of[number]]])
+                raise InputError(
+                    f"polygon {place + 1} of the chart has a side from {start:g} to {end:g} degrees of longitude, more "
+                    "than half the Earth: it crosses the antimeridian, and would be drawn the long way round. Cut it "
+                    "at 180 degrees, give its longitudes from 0 to 360, or bring the chart to a polar projection."
+                )

@@ -71,6 +71,20 @@ EGG_STAGES: dict[str, int] = {
 EGG_FORMS: dict[str, int] = {**{str(n): n for n in range(1, 9)}, "0": 22, "9": 10, "X": UNDETERMINED}
 """Symbol of the egg's fourth row -> SIGRID-3; 8 is fast ice, 9 icebergs."""
 
+
+def half_width(concentration: int) -> float:
+    """Return half the width of a code of CONCENTRATIONS in tenths: 0 for a single tenth, 1 for 46 (4/10 to 6/10).
+
+    An interval is its lowest and its highest tenth; 81 and 91 end at 10/10; 01 and 02 are 0 to 1/10.
+    """
+    if concentration in (1, 2):
+        return 0.5
+    if concentration % 10 == 0 or concentration in (55, 92, 98):
+        return 0.0
+    low, high = divmod(concentration, 10)
+    return ((10 if high == 1 else high) - low) / 2
+
+
 _EMPTY = ("", "-9", "-99", "9-", "none", "null", "nan")
 
 
