@@ -801,7 +801,7 @@ def test_a_map_is_written_whole_or_not_at_all(tmp_path, rng, monkeypatch):
     out.parent.mkdir()
     made = prepare_sentinel1(folder, out)
     before = out.read_bytes()
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match=r"exists\. Choose another name"):
         prepare_sentinel1(folder, out)
 
     def stop(done, of):

@@ -13,30 +13,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sartransfer.errors import InputError, OutputError, refuse_existing
+from sartransfer.errors import InputError, OutputError, one_of
+from sartransfer.geotiff import check_outputs
+from sartransfer.prepare.sentinel1_target import Target, plan_target
+from sartransfer.radar.border import Border
 from sartransfer.radar.calibration import FLOOR_DB, decibels, floor_power
 from sartransfer.radar.calibration import multilook as average_looks
-from sartransfer.radar.geolocation import GeolocationGrid, GridMap, build_grid_map
 from sartransfer.radar.noise import seam_lines
 from sartransfer.readers.sentinel1 import (
     ANGLE,
     CACHE_MB,
     check_measurements,
     check_noise,
+    find_border,
     read_backscatter,
 )
 from sartransfer.readers.sentinel1_annotation import Sentinel1Product, read_sentinel1_annotation
+from sartransfer.readers.sentinel1_border import BORDER_NOISE, has_border_noise
 from sartransfer.readers.sentinel1_files import ZipFiles
 from sartransfer.scene import Window
 
 BLOCK = 512  # samples of the map along one side of what is worked on at once
 STRIP_PIXELS = 1 << 21  # of the product, that are calibrated at once: some 100 MB
 STEP = 16  # samples between points whose line and pixel are found exactly; linear between, to .01 px
-FINEST, COARSEST = 1 / 8, 64  # sizes of a map's pixel, in averaged pixels of the product
-MOST_PIXELS = 1 << 33
-ON_GRID = 1e-6  # of a pixel: nearer to a line of the grid is on it
-HIGH_LATITUDE = 60.0
-ARCTIC, ANTARCTIC = "EPSG:3413", "EPSG:3031"
+MOST_AT_FLOOR = 0.01  # of the valid pixels; above, there is a warning
 COG = {"compress": "deflate", "predictor": "yes", "overview_resampling": "average", "bigtiff": "if_safer"}
 
 
@@ -55,6 +55,8 @@ class PreparedScene:
     width: int
     valid_share: float
     """Share of the map's pixels that have values."""
+    warnings: tuple[str, ...] = ()
+    """What should be looked at; also in the tag ``SARTRANSFER_WARNINGS``."""
 
     @property
     def unit(self) -> str:
@@ -63,22 +65,6 @@ class PreparedScene:
 
         name = str(CRS.from_user_input(self.crs).units_factor[0])
         return "m" if name in ("metre", "meter") else name
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """The map to be made, and the way from it to the product."""
-
-    crs: str
-    pixel_size: float
-    left: float
-    top: float
-    height: int
-    width: int
-    fine: int
-    """Samples along a side of a pixel, so that coarse pixels are averages and not single values."""
-    to_map: GridMap
-    grid: GeolocationGrid
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +77,9 @@ class _Job:
     denoise: bool
     azimuth_noise: bool
     looks: int
-    target: _Target
+    target: Target
+    border: Border | None
+    """What along the edges has no value; None: nothing is masked."""
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -112,6 +100,7 @@ def prepare_sentinel1(
     decibel: bool = True,
     denoise: bool = True,
     azimuth_noise: bool = True,
+    border_noise: str = "auto",
     multilook: int = 2,
     crs: str | None = None,
     pixel_size: float | None = None,
@@ -131,9 +120,11 @@ def prepare_sentinel1(
 
     Args:
         product: SAFE folder, its zip, or a folder in the layout of public cloud archives.
-        out: the GeoTIFF; written under a temporary name, and renamed when it is whole.
+        out: the GeoTIFF (.tif); written under a temporary name, and renamed when it is whole.
         quantity: ``sigma0``, ``beta0`` or ``gamma0`` (on the ellipsoid). decibel: else linear power.
         denoise: subtract the thermal noise. azimuth_noise: with its scalloping, where the product gives it.
+        border_noise: ``auto``: mask what was not imaged along the edges of products before IPF 2.9, though it is not 0
+            (`radar.border`); ``mask``: of all products; ``keep``: of none.
         multilook: pixels a side that are averaged: 2 makes 80 m of EW's 40 m.
         crs: EPSG code or WKT. None: polar stereographic (EPSG:3413, EPSG:3031) from 60 degrees on, else UTM.
         pixel_size: in units of `crs`. None: the averaged pixels' size. Larger pixels are means of what lies in them.
@@ -143,15 +134,14 @@ def prepare_sentinel1(
 
     Raises:
         InputError: no such product, missing or empty files (named), unknown noise, a projection that cannot show it.
-        OutputError: the file exists, its folder does not, or it cannot be written whole.
+        OutputError: the file exists, its folder does not, its name does not end in .tif, or it cannot be written whole.
     """
     out = Path(out)
-    refuse_existing(out, overwrite)
-    if not out.parent.is_dir():
-        raise OutputError(f"{out} cannot be written: the folder {out.parent} does not exist. Make it first.")
     source = read_sentinel1_annotation(product)
-    _check(source, multilook, denoise)
-    target = _plan_target(source, multilook, crs, pixel_size, sea_level)
+    own = [source.files.raster(layer.measurement) for layer in source.layers if layer.measurement]
+    check_outputs([out], [Path(product), *map(Path, own)], overwrite, what="scene", lost="the product itself")
+    _check(source, multilook, denoise, border_noise)
+    target = plan_target(source, multilook, crs, pixel_size, sea_level)
     from rasterio.errors import RasterioError
 
     try:
@@ -160,15 +150,20 @@ def prepare_sentinel1(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent))
             )
             paths = _unpack(source, folder)
-            job = _Job(source, paths, quantity, decibel, denoise, azimuth_noise, multilook, target)
-            share = _write(job, folder / "blocks.tif", folder / "map.tif", progress)
+            border = find_border(source, border_noise, paths)
+            job = _Job(source, paths, quantity, decibel, denoise, azimuth_noise, multilook, target, border)
+            share, warnings = _write(job, folder / "blocks.tif", folder / "map.tif", progress)
             (folder / "map.tif").replace(out)
     except (OSError, RasterioError) as error:
         raise OutputError(f"{out} could not be written ({error}). Is the disk full?") from error
-    return PreparedScene(out, job.bands, target.crs, target.pixel_size, target.height, target.width, share)
+    return PreparedScene(
+        out, job.bands, target.crs, target.pixel_size, target.height, target.width, share, warnings
+    )
 
 
-def _check(product: Sentinel1Product, looks: int, denoise: bool) -> None:
+def _check(product: Sentinel1Product, looks: int, denoise: bool, border_noise: str) -> None:
+    if border_noise not in BORDER_NOISE:
+        raise InputError(one_of("border_noise", border_noise, BORDER_NOISE))
     most = min(product.rows, product.columns) // 2
     if not 1 <= looks <= most:
         raise InputError(f"multilook={looks} is not possible: 1 (no averaging) to {most} for {product.id}.")
@@ -176,93 +171,6 @@ def _check(product: Sentinel1Product, looks: int, denoise: bool) -> None:
     if denoise:
         for layer in product.layers:
             check_noise(product, layer)
-
-
-def _plan_target(
-    product: Sentinel1Product, looks: int, crs: str | None, pixel_size: float | None, sea_level: bool
-) -> _Target:
-    """Choose the projection, and lay its grid: corners on multiples of the pixel size, round the whole product."""
-    from rasterio.crs import CRS
-    from rasterio.errors import CRSError
-    from rasterio.warp import transform
-
-    sea = product.grid.at_sea_level()
-    grid = sea if sea_level else product.grid
-    name = crs or _default_crs(grid)
-    try:
-        projection = CRS.from_user_input(name)
-    except CRSError as error:
-        raise InputError(f"crs={name[:80]!r} is not known. Give an EPSG code (EPSG:3413) or WKT.") from error
-    if pixel_size is None:
-        if projection.is_geographic:
-            raise InputError(f"{name} counts in degrees: give pixel_size in degrees, or a projected crs.")
-        pixel_size = looks * max(product.spacing_m) / projection.linear_units_factor[1]
-    if not 0 < pixel_size < float("inf"):
-        raise InputError(f"pixel_size={pixel_size} is not possible: above 0, in units of {name}.")
-
-    def project(points: GeolocationGrid) -> NDArray[np.float64]:
-        try:
-            places = transform("EPSG:4326", projection, points.longitude.ravel(), points.latitude.ravel())
-        except Exception as error:  # GDAL's exceptions for points outside of a projection have no public base
-            raise InputError(
-                f"{product.id} cannot be shown in {name}: {error}. Choose another crs."
-            ) from error
-        return np.reshape(np.array(places[:2], dtype=np.float64), (2, *points.latitude.shape))
-
-    flat = project(sea)
-    lift = None if grid is sea else project(grid) - flat
-    to_map = build_grid_map(
-        grid.lines, grid.pixels, flat[0], flat[1], None if lift is None else (lift[0], lift[1])
-    )
-    x, y = _outline(to_map, product.rows, product.columns)
-    # A product that ends on the grid's lines, but for rounding, gets no row or column of nothing beyond it.
-    left, bottom = (np.floor(n.min() / pixel_size + ON_GRID) for n in (x, y))
-    right, top = (np.ceil(n.max() / pixel_size - ON_GRID) for n in (x, y))
-    width, height = round(right - left), round(top - bottom)
-    left, top = left * pixel_size, top * pixel_size
-    size = pixel_size / (looks * _size(to_map, product))
-    if not FINEST <= size <= COARSEST or height * width > MOST_PIXELS:
-        raise InputError(
-            f"pixel_size={pixel_size:g} in {name} is {size:.3g} times the product's averaged pixels and makes a map of "
-            f"{height} x {width}. Allowed: {FINEST} to {COARSEST} times. Change multilook={looks} with it."
-        )
-    code = projection.to_epsg()
-    return _Target(
-        crs=f"EPSG:{code}" if code else projection.to_wkt(),
-        pixel_size=float(pixel_size),
-        left=float(left),
-        top=float(top),
-        height=height,
-        width=width,
-        fine=max(1, round(size)),
-        to_map=to_map,
-        grid=grid,
-    )
-
-
-def _default_crs(grid: GeolocationGrid) -> str:
-    row, column = len(grid.lines) // 2, len(grid.pixels) // 2
-    latitude, longitude = float(grid.latitude[row, column]), float(grid.longitude[row, column])
-    if abs(latitude) >= HIGH_LATITUDE:
-        return ARCTIC if latitude > 0 else ANTARCTIC
-    zone = int((longitude + 180) // 6) % 60 + 1
-    return f"EPSG:{(32600 if latitude >= 0 else 32700) + zone}"
-
-
-def _outline(to_map: GridMap, rows: int, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return map coordinates along the edge of the outermost pixels."""
-    steps = np.linspace(0, 1, 201)
-    side, none, full = steps, np.zeros_like(steps), np.ones_like(steps)
-    lines = np.concatenate([none, side, full, side]) * rows - 0.5
-    pixels = np.concatenate([side, full, side, none]) * columns - 0.5
-    return to_map.forward(lines, pixels)
-
-
-def _size(to_map: GridMap, product: Sentinel1Product) -> float:
-    """Return the side of a product's pixel at its centre, in map units."""
-    row, column = (product.rows - 1) / 2, (product.columns - 1) / 2
-    x, y = to_map.forward(np.array([row, row + 1, row]), np.array([column, column, column + 1]))
-    return float(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])) ** 0.5)
 
 
 def _unpack(product: Sentinel1Product, folder: Path) -> tuple[str | None, ...]:
@@ -283,8 +191,10 @@ def _unpack(product: Sentinel1Product, folder: Path) -> tuple[str | None, ...]:
     return tuple(paths)
 
 
-def _write(job: _Job, blocks: Path, final: Path, progress: Callable[[int, int], None] | None) -> float:
-    """Write the map block by block, then as a cloud-optimized GeoTIFF; return the share of valid pixels."""
+def _write(
+    job: _Job, blocks: Path, final: Path, progress: Callable[[int, int], None] | None
+) -> tuple[float, tuple[str, ...]]:
+    """Write the map block by block, then as a cloud-optimized GeoTIFF; return the valid share, and warnings."""
     import rasterio
     import rasterio.shutil
 
@@ -296,7 +206,9 @@ def _write(job: _Job, blocks: Path, final: Path, progress: Callable[[int, int], 
         for col in range(0, target.width, step)
     ]
     place = rasterio.Affine(target.pixel_size, 0, target.left, 0, -target.pixel_size, target.top)
-    valid = 0
+    lowest = np.float32(FLOOR_DB if job.decibel else 10 ** (FLOOR_DB / 10))
+    floor = np.nextafter(lowest, np.float32(np.inf))
+    valid, floored = 0, np.zeros(len(job.bands) - 1, dtype=np.int64)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):
         with rasterio.open(
             blocks, "w", driver="GTiff", dtype="float32", nodata=np.nan, count=len(job.bands),
@@ -306,11 +218,13 @@ def _write(job: _Job, blocks: Path, final: Path, progress: Callable[[int, int], 
             for number, window in enumerate(windows):
                 data = _block(job, window)
                 valid += int(np.isfinite(data[0]).sum())
+                floored += (data[:-1] <= floor).sum(axis=(1, 2))
                 part = rasterio.windows.Window(window.col, window.row, window.width, window.height)
                 file.write(data, window=part)
                 if progress:
                     progress(number + 1, len(windows))
-            file.update_tags(**_tags(job))
+            warnings = _warnings(job, valid, floored)
+            file.update_tags(**_tags(job), SARTRANSFER_WARNINGS="; ".join(warnings) or "none")
             for i, (band, unit) in enumerate(zip(job.bands, job.units, strict=True), start=1):
                 file.set_band_description(i, band)
                 file.update_tags(i, UNIT=unit)
@@ -320,7 +234,18 @@ def _write(job: _Job, blocks: Path, final: Path, progress: Callable[[int, int], 
             whole = all(one.checksum(i) == two.checksum(i) for i in one.indexes)
     if not whole:
         raise OSError("the file read back is not what was written")
-    return valid / (target.height * target.width)
+    return valid / (target.height * target.width), warnings
+
+
+def _warnings(job: _Job, valid: int, floored: NDArray[np.int64]) -> tuple[str, ...]:
+    shares = dict(zip(job.bands[:-1], (floored / max(valid, 1)).tolist(), strict=True))
+    found = [f"{share:.0%} of {name}" for name, share in shares.items() if share > MOST_AT_FLOOR]
+    if not found:
+        return ()
+    advice = "these pixels tell of no backscatter"
+    if job.border is None and has_border_noise(job.product):
+        advice = "border noise was kept: --border-noise mask"
+    return (f"{', '.join(found)} lies at the floor of {FLOOR_DB:g} dB: {advice}",)
 
 
 def _block(job: _Job, window: Window) -> NDArray[np.float32]:
@@ -354,7 +279,7 @@ def _block(job: _Job, window: Window) -> NDArray[np.float32]:
 
 
 def _places(
-    target: _Target, window: Window, height: int, width: int
+    target: Target, window: Window, height: int, width: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return line and pixel in the product of every `STEP`-th sample of a window, one beyond its end."""
     fine = target.pixel_size / target.fine
@@ -389,6 +314,7 @@ def _averaged(job: _Job, layer: int, window: Window) -> tuple[NDArray[np.float64
             denoise=job.denoise,
             azimuth_noise=job.azimuth_noise,
             path=job.paths[layer],
+            border=job.border,
         )
         strips.append(average_looks(power, valid, looks))
     return np.concatenate([s[0] for s in strips]), np.concatenate([s[1] for s in strips])
@@ -419,6 +345,11 @@ def _tags(job: _Job) -> dict[str, Any]:
     removed = all(layer.noise_removed for layer in product.layers)
     azimuth = job.azimuth_noise and product.azimuth_vectors
     noise = "range and azimuth vectors" if azimuth else "range vectors"
+    border = "none expected (IPF 2.9 or later)"
+    if job.border is not None:
+        border = f"masked, to {job.border.deepest} pixels from an edge"
+    elif has_border_noise(product):
+        border = "kept"
     return {
         "SOFTWARE": f"sartransfer {__version__}",
         "PRODUCT": product.id,
@@ -432,6 +363,7 @@ def _tags(job: _Job) -> dict[str, Any]:
         "PROCESSOR": f"Sentinel-1 IPF {product.processor or 'unknown'}",
         "QUANTITY": job.quantity,
         "NOISE_SUBTRACTED": "by the processor" if removed else noise if job.denoise else "no",
+        "BORDER_NOISE": border,
         "MULTILOOK": f"{job.looks} x {job.looks} in linear power",
         "FLOOR_DB": f"{FLOOR_DB:g}",
         **_seams(job),

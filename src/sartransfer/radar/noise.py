@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from sartransfer.errors import InputError
 from sartransfer.radar.calibration import LineVectors
 
+MOST_FACTOR = 10.0  # scalloping is 1 to 2; what is more is no factor
+
 
 @dataclass(frozen=True, slots=True)
 class NoiseBlock:
@@ -46,20 +48,31 @@ class NoiseBlock:
                 f"noise block {self.swath}: {len(self.lines)} lines and {len(self.factors)} factors; they must be as "
                 "many, at least one, and the lines must increase."
             )
+        good = np.isfinite(self.lines) & (self.factors > 0) & (self.factors <= MOST_FACTOR)
+        if not good.all():
+            place = int(good.argmin())
+            raise InputError(
+                f"noise block {self.swath}: factor {self.factors[place]:g} at line {self.lines[place]:g}; factors must "
+                f"be numbers above 0, to {MOST_FACTOR:g}."
+            )
 
     def factor(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the factor at rows (R,): linear, and beyond the outermost lines continued with their slope.
 
-        The lines given end up to nine before the block does; held there, the factor would be wrong by .01.
+        The lines given end up to nine before the block does; held there, the factor would be wrong by .01. The slope
+        goes on for as many lines as lie between two as a rule, and to half or twice the outermost factor at most;
+        beyond, the factor is held.
         """
         out = np.interp(rows, self.lines, self.factors)
         if len(self.lines) > 1:
+            reach = float(np.median(np.diff(self.lines)))
             for end, inner, beyond in (
                 (0, 1, rows < self.lines[0]),
                 (-1, -2, rows > self.lines[-1]),
             ):
                 slope = (self.factors[end] - self.factors[inner]) / (self.lines[end] - self.lines[inner])
-                out[beyond] = self.factors[end] + slope * (rows[beyond] - self.lines[end])
+                change = slope * np.clip(rows[beyond] - self.lines[end], -reach, reach)
+                out[beyond] = self.factors[end] + np.clip(change, -self.factors[end] / 2, self.factors[end])
         return out
 
 
@@ -87,7 +100,8 @@ class Noise:
         rows, columns = np.asarray(rows, dtype=np.float64), np.asarray(columns, dtype=np.float64)
         if not self.blocks:
             return self.ranges.at(rows, columns)
-        out = np.full((len(rows), len(columns)), np.nan)
+        out = np.zeros((len(rows), len(columns)))
+        known = np.zeros(out.shape, dtype=bool)
         vectors = dict(self.by_swath)
         for block in self.blocks:
             r = slice(*np.searchsorted(rows, [block.first_line, block.last_line + 1]))
@@ -95,9 +109,9 @@ class Noise:
             if r.start < r.stop and c.start < c.stop:
                 part = vectors[block.swath].at(rows[r], columns[c])
                 out[r, c] = part * block.factor(rows[r])[:, None] if azimuth else part
-        bare = np.isnan(out)
-        if bare.any():  # outside every block, where as a rule nothing was imaged
-            out[bare] = self.ranges.at(rows, columns)[bare]
+                known[r, c] = True
+        if not known.all():  # outside every block, where as a rule nothing was imaged
+            out[~known] = self.ranges.at(rows, columns)[~known]
         return out
 
 
@@ -128,8 +142,15 @@ def build_noise(ranges: LineVectors, blocks: Sequence[NoiseBlock] = ()) -> Noise
     """Return the noise of a product from its vectors along range and its blocks, if it has any.
 
     Vectors hold 0 where a sub-swath has not begun, or has ended: no noise is 0, so these are left out rather than
-    interpolated towards. Raises `InputError` where nothing is above 0, as in the first products of 2014.
+    interpolated towards. Raises `InputError` where nothing is above 0, as in the first products of 2014, and for values
+    below 0.
     """
+    for line, pixels, values in zip(ranges.lines, ranges.pixels, ranges.values, strict=True):
+        if (values < 0).any():
+            place = int(values.argmin())
+            raise InputError(
+                f"noise of {values[place]:g} at line {line:g}, pixel {pixels[place]:g}: no noise is below 0."
+            )
     kept = [
         (line, pixels[values > 0], values[values > 0])
         for line, pixels, values in zip(ranges.lines, ranges.pixels, ranges.values, strict=True)

@@ -7,7 +7,7 @@ See `sentinel1_files`, `sentinel1_annotation`, `radar.calibration` and `radar.no
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer.errors import InputError, one_of
+from sartransfer.radar.border import Border
 from sartransfer.radar.calibration import QUANTITIES, calibrate
 from sartransfer.radar.units import parse_unit
 from sartransfer.readers.sentinel1_annotation import (
@@ -22,6 +23,7 @@ from sartransfer.readers.sentinel1_annotation import (
     Sentinel1Product,
     read_sentinel1_annotation,
 )
+from sartransfer.readers.sentinel1_border import BORDER_NOISE, measure_border
 from sartransfer.readers.sentinel1_files import find_file, open_product_files
 from sartransfer.scene import Band, GeoReference, Scene, Window, choose_bands
 
@@ -45,12 +47,15 @@ def open_sentinel1(
     quantity: str = "sigma0",
     denoise: bool = True,
     azimuth_noise: bool = True,
+    border_noise: str = "auto",
 ) -> Scene:
     """Open a product on its own grid, in radar geometry; pixels are read by window.
 
     Bands: for each polarization ``amplitude_hh`` (the 16-bit numbers) and ``sigma0_hh`` (linear power, see
     `read_backscatter`), and ``incidence_angle_deg`` from the geolocation grid. `bands` choose among these by name.
-    The georeference is the grid as ground control points. Where DN is 0 nothing was imaged: not valid.
+    The georeference is the grid as ground control points. Where DN is 0 nothing was imaged: not valid; nor is the
+    border noise of products before IPF 2.9 (`border_noise`: auto, mask or keep, see `readers.sentinel1_border`), for
+    which the first read goes through the co-polarized image once.
 
     Single pixels of dark water fall below zero once the noise is subtracted, and have no decibels. For decibels
     without holes, average first: `sartransfer.prepare.sentinel1`.
@@ -62,6 +67,8 @@ def open_sentinel1(
     """
     product = read_sentinel1_annotation(path)
     _check_quantity(quantity)
+    if border_noise not in BORDER_NOISE:
+        raise InputError(one_of("border_noise", border_noise, BORDER_NOISE))
     check_measurements(product)
     own: list[Band] = []
     kinds: list[tuple[str, int]] = []
@@ -79,7 +86,9 @@ def open_sentinel1(
         bands=tuple(own[i] for i in chosen),
         height=product.rows,
         width=product.columns,
-        source=Sentinel1Source(product, tuple(kinds[i] for i in chosen), denoise, azimuth_noise),
+        source=Sentinel1Source(
+            product, tuple(kinds[i] for i in chosen), denoise, azimuth_noise, border_noise
+        ),
         georeference=_control_points(product),
         time=product.start,
         platform=product.platform,
@@ -95,9 +104,12 @@ class Sentinel1Source:
     """What each band is, and of which layer."""
     denoise: bool
     azimuth_noise: bool
+    border_noise: str = "auto"
+    borders: list[Border | None] = field(default_factory=list, compare=False, repr=False)
+    """What `measure_border` found: empty before the first read. Two threads that begin at once find the same."""
 
     def read(self, indices: Sequence[int], window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Read the window; where DN is 0, amplitude and backscatter are not valid."""
+        """Read the window; where DN is 0 or border noise, amplitude and backscatter are not valid."""
         wanted = [self.kinds[i] for i in indices]
         values = np.empty((len(wanted), window.height, window.width), dtype=np.float32)
         valid = np.ones(values.shape, dtype=bool)
@@ -107,7 +119,7 @@ class Sentinel1Source:
                 rows, columns = _places(window)
                 values[i] = self.product.grid.incidence_on(rows, columns)
                 continue
-            valid[i] = counts[number] > 0
+            valid[i] = _imaged(counts[number], window, self._border())
             values[i] = counts[number]
             if kind in QUANTITIES:
                 values[i] = _backscatter(
@@ -119,6 +131,22 @@ class Sentinel1Source:
                     azimuth_noise=self.azimuth_noise,
                 )
         return values, valid
+
+    def _border(self) -> Border | None:
+        if not self.borders:
+            self.borders.append(find_border(self.product, self.border_noise))
+        return self.borders[0]
+
+
+def find_border(
+    product: Sentinel1Product, border_noise: str = "auto", paths: Sequence[str | None] = ()
+) -> Border | None:
+    """Return the border noise that is to be masked (`measure_border`); `paths`: where the images lie, if elsewhere."""
+
+    def read(layer: int, window: Window) -> NDArray[np.uint16]:
+        return read_counts(product, layer, window, path=paths[layer] if paths else None)
+
+    return measure_border(product, read, border_noise)
 
 
 def read_counts(
@@ -146,8 +174,9 @@ def read_backscatter(
     denoise: bool = True,
     azimuth_noise: bool = True,
     path: str | None = None,
+    border: Border | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Read linear backscatter of a window and where it is valid (DN above 0): both (h, w).
+    """Read linear backscatter of a window and where it is valid (DN above 0, and within `border`): both (h, w).
 
     (DN^2 - noise) / A^2, not floored: pixels in which less came back than the mean noise are negative.
 
@@ -156,7 +185,7 @@ def read_backscatter(
         window: inside the product. quantity: ``sigma0``, ``beta0`` or ``gamma0``.
         denoise: subtract the noise along range, and, with `azimuth_noise`, its scalloping (products before IPF 2.9
             do not give that). Nothing is subtracted twice, where the processor has done so.
-        path: where the image lies, if not in the product.
+        path: where the image lies, if not in the product. border: from `find_border`.
     """
     _check_quantity(quantity)
     if denoise:
@@ -165,7 +194,7 @@ def read_backscatter(
     power = _backscatter(
         product.layers[layer], counts, window, quantity, denoise=denoise, azimuth_noise=azimuth_noise
     )
-    return power, counts > 0
+    return power, _imaged(counts, window, border)
 
 
 def check_noise(product: Sentinel1Product, layer: Sentinel1Layer) -> None:
@@ -238,6 +267,13 @@ def _backscatter(
     if not denoise or layer.noise is None:
         return calibrate(counts, table)
     return calibrate(counts, table, layer.noise.at(rows, columns, azimuth=azimuth_noise))
+
+
+def _imaged(counts: NDArray[np.uint16], window: Window, border: Border | None) -> NDArray[np.bool_]:
+    valid: NDArray[np.bool_] = counts > 0
+    if border is not None:
+        valid &= border.inside(window.row, window.col, window.height, window.width)
+    return valid
 
 
 def _places(window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -29,6 +29,7 @@ _text = partial(read_text, kind="a Sentinel-1 annotation")
 _number = partial(read_number, kind="a Sentinel-1 annotation")
 
 MODES = ("EW", "IW")
+MISSIONS = ("S1A", "S1B", "S1C", "S1D")
 SPEED_OF_LIGHT = 299792458.0
 TABLES = {"sigma0": "sigmaNought", "beta0": "betaNought", "gamma0": "gamma"}
 SAFE = "{http://www.esa.int/safe/sentinel-1.0}"
@@ -36,7 +37,10 @@ SOFTWARE = "Sentinel-1 IPF"
 # Products made before July 2015 give their noise without the processor's scale: noise x k x dn is meant, with dn of the
 # calibration annotation (ESA MPC-0392; k as quoted by pyroSAR, and by nansat for EW). Told from others by its size.
 OLD_NOISE_SCALE = {"IW": 75088.7, "EW": 56065.87}
-PLAUSIBLE_NOISE_DB = (-55.0, -5.0)  # noise-equivalent sigma0, in the mean; scaled wrongly it is 77 dB off
+# Noise-equivalent sigma0, the median: -22 or less by specification. What has another unit is 20 dB off or more (one
+# factor of dn in the scale of old products: 26 dB).
+PLAUSIBLE_NOISE_DB = (-45.0, -12.0)
+POSSIBLE_NOISE_DB = (-70.0, 0.0)  # of any one value: in real products -35 to -19
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +169,8 @@ def _manifest(files: ProductFiles) -> _Manifest:
 
 
 def _platform(mission: str) -> str:
-    if len(mission) != 3 or not mission.startswith("S1"):
-        raise InputError(one_of("missionId", mission, ("S1A", "S1B", "S1C", "S1D")))
+    if mission not in MISSIONS:
+        raise InputError(one_of("missionId", mission, MISSIONS))
     return f"Sentinel-1{mission[2]}"
 
 
@@ -265,6 +269,7 @@ def _noise(root: Element, where: str, sigma0: LineVectors, dn: float, mode: str)
     level = _noise_db(noise, sigma0)
     if not PLAUSIBLE_NOISE_DB[0] <= level <= PLAUSIBLE_NOISE_DB[1]:
         raise InputError(f"{where}: noise of {level:.1f} dB in sigma0 cannot be: its scale is not known.")
+    _check_values(noise, sigma0, where)
     return noise
 
 
@@ -273,6 +278,20 @@ def _noise_db(noise: Noise, sigma0: LineVectors) -> float:
     middle = len(noise.ranges.lines) // 2
     table = sigma0.at(noise.ranges.lines[[middle]], noise.ranges.pixels[middle])[0]
     return float(np.median(10 * np.log10(noise.ranges.values[middle] / table**2)))
+
+
+def _check_values(noise: Noise, sigma0: LineVectors, where: str) -> None:
+    """Raise `InputError`, naming the place, if one value is not what noise can be."""
+    ranges = noise.ranges
+    for line, pixels, values in zip(ranges.lines, ranges.pixels, ranges.values, strict=True):
+        levels = 10 * np.log10(values / sigma0.at([line], pixels)[0] ** 2)
+        wrong = (levels < POSSIBLE_NOISE_DB[0]) | (levels > POSSIBLE_NOISE_DB[1])
+        if wrong.any():
+            place = int(wrong.argmax())
+            raise InputError(
+                f"{where}: noise of {values[place]:g} at line {line:g}, pixel {pixels[place]:g} is {levels[place]:.1f} "
+                f"dB in sigma0; it cannot be: {POSSIBLE_NOISE_DB[0]:g} to {POSSIBLE_NOISE_DB[1]:g}. Download it again."
+            )
 
 
 def _block(vector: Element, where: str) -> NoiseBlock:

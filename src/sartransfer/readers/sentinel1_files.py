@@ -199,7 +199,7 @@ def _open_folder(folder: Path) -> FolderFiles:
         if not part.is_dir():
             continue
         for entry in sorted(os.scandir(part), key=lambda e: e.name):
-            if not entry.is_file():
+            if not entry.is_file() or _is_of_macos(entry.name):
                 continue
             if not Path(entry.path).resolve().is_relative_to(root):
                 raise InputError(
@@ -225,6 +225,7 @@ def _open_zip(path: Path) -> ZipFiles:
         raise InputError(f"{path} holds {len(members)} files: that is no Sentinel-1 product.")
     for member in members:
         _check_member(path, member)
+    members = [m for m in members if not _is_of_macos(m.filename)]
     names = [m.filename for m in members if not m.is_dir()]
     if len(set(names)) != len(names):
         twice = sorted({n for n in names if names.count(n) > 1})
@@ -260,6 +261,12 @@ def _check_member(path: Path, member: zipfile.ZipInfo) -> None:
         raise InputError(f"{path} holds the link {member.filename!r}: refused. Download it again.")
     if member.flag_bits & 1:
         raise InputError(f"{path} is encrypted ({member.filename!r}). Unpack it first.")
+
+
+def _is_of_macos(name: str) -> bool:
+    """Say whether a file is what macOS lays beside others in zips and on foreign disks."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and (parts[0] == "__MACOSX" or parts[-1].startswith("._"))
 
 
 def _check_size(label: str, size: int) -> None:
