@@ -201,6 +201,44 @@ def test_units_are_asked_for():
         assert (one.provenance != two.provenance).mean() < 0.002  # what lies on the threshold, to rounding
 
 
+def test_slopes_and_months_that_cannot_be_are_refused():
+    before, after = np.full((4, 4), -12.0, np.float32), np.full((4, 4), -18.0, np.float32)
+
+    def found(**layers):
+        return map_flood(before, after, DB, pixel_size=PIXEL, settings=PLAIN, layers=Layers(**layers))
+
+    def but_one(value, others=3.0):
+        values = np.full((4, 4), others, np.float32)
+        values[2, 1] = value
+        return values
+
+    for slope, unit, words in (
+        (150.0, DEGREES, "slope reaches 150: in degrees it is 90 at most"),
+        (-9999.0, DEGREES, "slope falls to -9999: .*unmarked nodata"),
+        (-1.0, PERCENT, "slope falls to -1"),
+    ):
+        with pytest.raises(InputError, match=words):
+            found(slope=but_one(slope), slope_unit=unit)
+    with pytest.raises(InputError, match=r"seasonality falls to -9999: .*unmarked nodata"):
+        found(seasonality=but_one(-9999.0))
+    assert found(slope=but_one(150.0), slope_unit=PERCENT).counts() == {"flooded": 15, "removed: slope": 1}
+    assert (
+        found(slope=but_one(np.nan), slope_unit=DEGREES).counts()["removed: no slope or height is known"] == 1
+    )
+    assert found(seasonality=but_one(np.nan)).counts() == {"flooded": 16}
+    nothing = np.full((4, 4), np.nan, np.float32)
+    assert found(slope=nothing, slope_unit=DEGREES, seasonality=nothing).warnings == ()
+    # Radians: no slope reaches more than a right angle, 1.571. Level ground and per cent are not asked.
+    for value, unit, odd in (
+        (0.9, DEGREES, True),
+        (1.6, DEGREES, False),
+        (0.0, DEGREES, False),
+        (0.9, PERCENT, False),
+    ):
+        warnings = found(slope=but_one(value, 0.0), slope_unit=unit).warnings
+        assert any("is it in radians" in w for w in warnings) == odd, (value, unit)
+
+
 def test_what_does_not_fit_is_refused():
     good = np.full((4, 4), -10.0, np.float32)
     with pytest.raises(InputError, match="one grid"):
@@ -379,6 +417,48 @@ def test_a_threshold_is_found_on_the_tiles_that_have_two_populations():
         )
     with pytest.raises(InputError, match="threshold method"):
         find_threshold(np.zeros((1, 1, 600), int), edges, "mean", tile_pixels=1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_grew_brighter_gives_no_threshold_of_a_flood(method):
+    """Four fields 6 dB brighter and a flood in one tile: the flood's tile alone says where the threshold lies."""
+    rng = np.random.default_rng(0)
+    before, after = rng.gamma(4.4, 0.05 / 4.4, (2, 200, 200)).astype(np.float32)
+    wet = np.zeros((200, 200), bool)
+    wet[10:40, 12:38] = True
+    after[wet] /= 10
+    dry = after.copy()
+    for k in range(4):
+        after[90 + 26 * k : 108 + 26 * k, 60:190] *= 4
+    settings = replace(PRACTICES[f"log_ratio_{method}"], tile=50, speckle=SpeckleFilter(radius=20.0))
+    found = map_flood(before, after, POWER, pixel_size=PIXEL, settings=settings)
+    alone = map_flood(before, dry, POWER, pixel_size=PIXEL, settings=settings)
+    assert found.threshold == alone.threshold
+    assert found.threshold.value > 0
+    assert found.threshold.tiles == 1
+    assert ((found.mask == 1) != wet).mean() < 0.02
+    # Without the flood, and where a flood went away: nothing to find, as in a scene without any change.
+    for one, two in ((before, np.where(wet, after * 10, after)), (dry, before)):
+        with pytest.raises(
+            InputError, match=r"none of 16 tiles .* right side \(\d+ part at 0 or below.*no flood"
+        ):
+            map_flood(one, two, POWER, pixel_size=PIXEL, settings=settings)
+    # The fuzzy rules part decibels, which lie below 0: they ask for no such limit.
+    edges = bin_edges(-30, 30, 0.1)
+    counts = tile_histograms(np.where(wet, -25.0, -12.0) + rng.normal(0, 1, wet.shape), edges, 50)
+    assert find_threshold(counts, edges, method, tile_pixels=2500).value < -15
+
+
+def test_a_threshold_of_all_tiles_together_lies_above_the_limit_too():
+    """Each tile's threshold lies above 0 (5 and 13), that of all together at -5: between -20 and 10."""
+    edges = bin_edges(-30, 30, 1.0)
+    one, two = np.zeros((2, 60), int)
+    one[[1, 10, 59]] = 400, 200, 400
+    two[[40, 46]] = 500
+    tiles = np.stack([one, *[two] * 5])[None]
+    assert [otsu(t, edges) for t in (one, two, tiles.sum(axis=(0, 1)))] == [5.0, 13.5, -4.5]
+    with pytest.raises(InputError, match=r"threshold of 6 tiles together is -4\.50, which is not above 0"):
+        find_threshold(tiles, edges, "otsu", tile_pixels=1000, above=0.0)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -799,7 +879,7 @@ def test_files_that_fetch_dated_are_not_taken_for_each_other(area, tmp_path):
     with pytest.raises(InputError, match=r"before is of 2024-10-31.*, after of 2024-10-19.*swapped"):
         prepare_flood(paths[1], paths[0], out)
     with pytest.raises(InputError, match="swapped"):
-        pair_catalog({"po": (paths[1], paths[0], out)})
+        pair_catalog({"po": (paths[1], paths[0], folder / "seasonality.tif")})
     with pytest.raises(InputError, match=r"both .*one\.tif: give two files"):
         prepare_flood(paths[0], tmp_path / "." / "one.tif", out)
     assert not out.exists()

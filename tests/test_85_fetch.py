@@ -1,5 +1,6 @@
 """Images of a flood from archives: a STAC server on loopback with items of the real form, and their COGs over HTTP."""
 
+import copy
 import json
 from datetime import UTC, datetime
 
@@ -26,7 +27,7 @@ from sartransfer.fetch import flood as flood_module
 from sartransfer.fetch import stac as stac_module
 from sartransfer.fetch.passes import Acquisition, choose_passes, covered_share, passes_of, usable
 from sartransfer.fetch.request import area_mask, parse_area, plan_grid, utm_code
-from sartransfer.fetch.stac import bare_address, own_endpoint
+from sartransfer.fetch.stac import acquisition_of, bare_address, own_endpoint
 from sartransfer.radar.speckle import SpeckleFilter, lee
 
 # odc-stac, odc-geo and rasterio call affine and shapely in ways that these deprecate.
@@ -386,8 +387,67 @@ def test_items_must_say_their_orbit_or_let_it_be_worked_out(files, items, tmp_pa
         assert plan.frames("after")[0].relative_orbit == 59
         for item in items:
             del item["properties"]["sat:absolute_orbit"]
-        with pytest.raises(FetchError, match="does not say its time, its pass"):
+        with pytest.raises(
+            FetchError, match=r"3 without a relative orbit or pass .needed unless --mix-orbits"
+        ):
             plan_flood(request_of(tmp_path), archive_of(server.url))
+        mixed = plan_flood(
+            request_of(tmp_path, mix_orbits=True, orbit_pass="descending"), archive_of(server.url)
+        )
+        # two that do not say their orbit are not of one orbit
+        assert mixed.choice.warnings == (
+            "before is of orbit descending not known, after of descending not known: differences of geometry look "
+            "like change.",
+        )
+
+
+def test_one_item_without_an_orbit_does_not_stop_a_search(call, items, tmp_path):
+    with SearchServer(items) as server:
+        whole = plan_flood(request_of(tmp_path), archive_of(server.url))
+    lacking = copy.deepcopy(items[1])
+    del lacking["properties"]["sat:relative_orbit"]
+    lacking["properties"]["platform"] = "SENTINEL-1E"  # whose first orbit nobody knows
+    other = copy.deepcopy(lacking)
+    lacking["id"], other["id"] = lacking["id"] + "x", other["id"] + "y"
+    other["properties"] |= {"sat:relative_orbit": 8, "sat:orbit_state": None}
+    with SearchServer([lacking, *items, other]) as server:
+        plan = plan_flood(request_of(tmp_path), archive_of(server.url))
+        for period in ("before", "after"):
+            assert [f.id for f in plan.frames(period)] == [f.id for f in whole.frames(period)]
+        told = "without a relative orbit or pass (needed unless --mix-orbits)"
+        assert sum(d.get(told, 0) for d in plan.dropped.values()) == 2
+        code, out, err = call(
+            "fetch", "flood", "--area", area_file(tmp_path), "--before", BEFORE, "--after", AFTER, "--endpoint",
+            server.url, "--collection", RTC, "--dry-run",
+        )  # fmt: skip
+        assert code == 0, err
+        assert "2 without a relative orbit or pass" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("platform", "absolute", "relative"),
+    [
+        ("sentinel-1a", 39156, 59),
+        ("SENTINEL-1B", 10788, 87),  # S1B_IW_SLC__1SDV_20180505T161525_..., its manifest
+        ("sentinel-1c", 1681, 110),
+        ("sentinel-1c", 8018, 147),  # the last before it was moved
+        ("sentinel-1c", 8019, 46),
+        ("sentinel-1d", 42, 1),
+        ("sentinel-1e", 1, None),
+    ],
+)
+def test_absolute_orbits_become_relative_ones(platform, absolute, relative, items):
+    import pystac
+
+    said = copy.deepcopy(items[0])
+    del said["properties"]["sat:relative_orbit"]
+    said["properties"] |= {"platform": platform, "sat:absolute_orbit": absolute}
+    item = pystac.Item.from_dict(said)
+    assert acquisition_of(item).relative_orbit == relative
+    item.datetime = None
+    del item.properties["start_datetime"]
+    with pytest.raises(FetchError, match="does not say its time"):
+        acquisition_of(item)
 
 
 def test_an_item_cannot_make_this_machine_read_its_own_files(files, items, tmp_path):

@@ -1,7 +1,8 @@
 """Commands that get images from public archives."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,6 +14,15 @@ from sartransfer.terminal import err, out, show_path
 
 if TYPE_CHECKING:
     from sartransfer.fetch import FetchPlan, FloodRequest
+    from sartransfer.radar.speckle import SpeckleFilter
+
+TAKES = {
+    "looks": ("lee", "refined_lee", "gamma_map"),
+    "size": ("lee", "frost", "gamma_map"),
+    "radius": ("focal_mean",),
+    "damping": ("frost",),
+}
+"""Setting of a speckle filter -> the filters that it is for; the refined Lee filter has one size."""
 
 
 def flood(
@@ -58,6 +68,21 @@ def flood(
     speckle: Annotated[
         str, typer.Option(help="none, focal_mean, lee, refined_lee, frost, gamma_map.")
     ] = "none",
+    looks: Annotated[
+        float | None,
+        typer.Option(
+            "--speckle-looks",
+            help="Looks, for lee, refined_lee, gamma_map; default: estimated from the image.",
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option("--speckle-size", help="Pixels a side, for lee, frost, gamma_map: odd; default 7."),
+    ] = None,
+    radius: Annotated[
+        float | None, typer.Option("--speckle-radius", help="Metres, for focal_mean; default 50.")
+    ] = None,
+    damping: Annotated[float | None, typer.Option("--speckle-damping", help="For frost; default 2.")] = None,
     decibel: Annotated[bool, typer.Option("--db/--linear", help="Decibels, or linear power.")] = False,
     min_coverage: Annotated[
         float, typer.Option(help="Least share of the area with a value on either date.")
@@ -76,7 +101,6 @@ def flood(
         plan_flood,
         read_area,
     )
-    from sartransfer.radar.speckle import SpeckleFilter
 
     if preset is not None and preset not in PRESETS:
         raise InputError(one_of("preset", preset, PRESETS))
@@ -98,7 +122,7 @@ def flood(
         dates=dates,
         resolution=resolution,
         crs=crs,
-        speckle=SpeckleFilter(speckle),
+        speckle=_speckle(speckle, looks=looks, size=size, radius=radius, damping=damping),
         decibel=decibel,
         min_coverage=min_coverage,
         note=_note(known.note if known else "", given={"area": area, "before": before, "after": after}),
@@ -125,6 +149,21 @@ def flood(
     show_path("provenance", made.provenance)
 
 
+def _speckle(name: str, **given: Any) -> "SpeckleFilter":
+    """Return a filter; refuses what it does not take, which would change nothing without a word."""
+    from sartransfer.errors import InputError
+    from sartransfer.radar.speckle import SpeckleFilter
+
+    told = {key: value for key, value in given.items() if value is not None}
+    plain = SpeckleFilter(name)
+    for key in told:
+        if name not in TAKES[key]:
+            raise InputError(
+                f"--speckle-{key} is for --speckle {' or '.join(TAKES[key])}, and --speckle is {name!r}. Leave it out."
+            )
+    return replace(plain, **told)
+
+
 def _note(note: str, given: dict[str, object]) -> str:
     """Say of a preset what was not taken from it."""
     own = [name for name, value in given.items() if value is not None]
@@ -145,8 +184,8 @@ def _show(plan: "FetchPlan", request: "FloodRequest") -> None:
                 f"{period} *" if one in chosen else period,
                 f"{one.time:%Y-%m-%d %H:%M}",
                 escape(one.platform),
-                one.orbit_pass,
-                str(one.relative_orbit),
+                one.orbit_pass or "?",
+                "?" if one.relative_orbit is None else str(one.relative_orbit),
                 f"{covered_share([one], request.area):.0%}",
                 escape(one.id),
             )

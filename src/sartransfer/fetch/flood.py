@@ -277,7 +277,11 @@ def _write(plan: FetchPlan, period: str, image: NDArray[np.float32], coverage: f
         tags={
             "SARTRANSFER_VERSION": __version__,
             "SARTRANSFER_TIMES": " ".join(f"{p.time:%Y-%m-%dT%H:%M:%SZ}" for p in plan.passes(period)),
-            "SARTRANSFER_ORBITS": " ".join(dict.fromkeys(f"{a}-{b}" for a, b in (f.orbit for f in frames))),
+            "SARTRANSFER_ORBITS": " ".join(
+                dict.fromkeys(
+                    f"{a or 'unknown'}-{'unknown' if b is None else b}" for a, b in (f.orbit for f in frames)
+                )
+            ),
             "SARTRANSFER_ITEMS": " ".join(f.id for f in frames),
             "SARTRANSFER_SPECKLE": json.dumps(asdict(speckle)),
             "SARTRANSFER_COVERAGE": f"{coverage:.4f}",

@@ -16,8 +16,8 @@ SAME_PASS = timedelta(
 )  # frames of one pass follow each other in seconds; the next is 98 minutes away
 MODE = "IW"
 
-Orbit = tuple[str, int]
-"""Pass and relative orbit."""
+Orbit = tuple[str, int | None]
+"""Pass and relative orbit; empty and None where the archive does not say them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,9 @@ class Acquisition:
     id: str
     time: datetime
     orbit_pass: str
-    """``ascending`` or ``descending``."""
-    relative_orbit: int
+    """``ascending`` or ``descending``; empty where the archive does not say it."""
+    relative_orbit: int | None
+    """None where the archive does not say it: usable only where orbits may be mixed."""
     footprint: BaseGeometry = field(repr=False)
     """Degrees of longitude and latitude."""
     polarizations: tuple[str, ...]
@@ -97,13 +98,15 @@ def _reason(one: Acquisition, request: FloodRequest) -> str | None:
         return f"not {request.orbit_pass}"
     if request.relative_orbit not in (None, one.relative_orbit):
         return f"not of relative orbit {request.relative_orbit}"
+    if not request.mix_orbits and (one.relative_orbit is None or not one.orbit_pass):
+        return "without a relative orbit or pass (needed unless --mix-orbits)"
     return None if one.footprint.intersects(request.area.geometry) else "beside the area"
 
 
 def passes_of(frames: Sequence[Acquisition], area: Area) -> list[Pass]:
     """Group frames into passes: one platform and orbit, with no gap of over 20 minutes; by time."""
     groups: list[list[Acquisition]] = []
-    for one in sorted(frames, key=lambda a: (a.orbit, a.platform, a.time, a.id)):
+    for one in sorted(frames, key=lambda a: (a.orbit_pass, a.relative_orbit or 0, a.platform, a.time, a.id)):
         last = groups[-1][-1] if groups else None
         near = last is not None and (last.orbit, last.platform) == (one.orbit, one.platform)
         if near and last is not None and one.time - last.time <= SAME_PASS:
@@ -132,7 +135,7 @@ def choose_passes(
         if not found:
             raise FetchError(f"there is no usable image {name} ({getattr(request, name)}). Widen the period.")
     sides = [_by_orbit(found, request, last) for found, last in ((before, True), (after, False))]
-    shared = [orbit for orbit in sides[0] if orbit in sides[1]]
+    shared = [orbit for orbit in sides[0] if orbit in sides[1] and orbit[0] and orbit[1] is not None]
     if not shared and not request.mix_orbits:
         raise FetchError(
             f"no relative orbit has images both before ({_orbits(sides[0])}) and after ({_orbits(sides[1])}). Widen "
@@ -145,7 +148,7 @@ def choose_passes(
         why += "the only one" if len(shared) == 1 else f"covers most of {len(shared)} orbits"
         return Choice(sides[0][best], sides[1][best], f"{why} with images before and after")
     one, two = (max(s.values(), key=lambda p: (round(_cover(p, request), 3), p[-1].time)) for s in sides)
-    words = [f"{p[0].orbit[0]} {p[0].orbit[1]}" for p in (one, two)]
+    words = [_named(p[0].orbit) for p in (one, two)]
     return Choice(
         one,
         two,
@@ -179,4 +182,8 @@ def _rank(one: Sequence[Pass], two: Sequence[Pass], request: FloodRequest) -> tu
 
 
 def _orbits(side: dict[Orbit, tuple[Pass, ...]]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in side)
+    return ", ".join(_named(orbit) for orbit in side)
+
+
+def _named(orbit: Orbit) -> str:
+    return f"{orbit[0] or 'not known'} {'not known' if orbit[1] is None else orbit[1]}"

@@ -41,8 +41,10 @@ HTTP_OPTIONS = {
     "GDAL_HTTP_CONNECTTIMEOUT": "30",
     "GDAL_HTTP_TIMEOUT": "120",
 }
-# Absolute orbit to relative: S1A and S1B (ESA, Sentinel-1 product specification; the same in SNAP and ASF).
-FIRST_ORBIT = {"a": 73, "b": 27}
+# Absolute orbit to relative (ESA, Sentinel-1 product specification and SentiWiki; the same in SNAP, ASF and ISCE2).
+FIRST_ORBIT = {"a": 73, "b": 27, "c": 172, "d": 42}
+# S1C was moved in June 2026; its last image before is of absolute orbit 8018 (isce-framework/isce2, pull 28130).
+C_MOVED, C_FIRST_ORBIT = 8018, 99
 ORBITS = 175
 
 
@@ -208,7 +210,10 @@ def search_endpoint(endpoint: Endpoint, area: Area, period: Period) -> list[Acqu
 
 
 def acquisition_of(item: Any) -> Acquisition:
-    """Return a STAC item as an acquisition; raises `FetchError` for one that does not say its time or orbit."""
+    """Return a STAC item as an acquisition, its pass empty and its orbit None where it does not say them.
+
+    Raises `FetchError` for one without a time or a footprint.
+    """
     said = item.properties
     platform = str(said.get("platform") or "")
     moment = item.datetime
@@ -217,12 +222,10 @@ def acquisition_of(item: Any) -> Acquisition:
     direction = str(said.get("sat:orbit_state") or "").lower()
     orbit = said.get("sat:relative_orbit")
     if orbit is None and said.get("sat:absolute_orbit") is not None:
-        first = FIRST_ORBIT.get(platform.lower()[-1:])
-        orbit = None if first is None else (int(said["sat:absolute_orbit"]) - first) % ORBITS + 1
-    if moment is None or direction not in PASSES or orbit is None:
+        orbit = _relative_orbit(platform, int(said["sat:absolute_orbit"]))
+    if moment is None:
         raise FetchError(
-            f"item {item.id} does not say its time, its pass (sat:orbit_state) or its relative orbit "
-            "(sat:relative_orbit): images of one orbit cannot be told."
+            f"item {item.id} does not say its time (datetime): it cannot be told from which period it is."
         )
     try:
         footprint = shape(item.geometry) if item.geometry else box(*item.bbox)
@@ -232,8 +235,8 @@ def acquisition_of(item: Any) -> Acquisition:
     return Acquisition(
         id=str(item.id),
         time=moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC),
-        orbit_pass=direction,
-        relative_orbit=int(orbit),
+        orbit_pass=direction if direction in PASSES else "",
+        relative_orbit=None if orbit is None else int(orbit),
         footprint=footprint,
         polarizations=tuple(str(p).upper() for p in said.get("sar:polarizations") or ()),
         mode=str(said.get("sar:instrument_mode") or "").upper(),
@@ -241,6 +244,13 @@ def acquisition_of(item: Any) -> Acquisition:
         size=sum(int(s) for s in sizes if s) if any(sizes) else None,
         source=item,
     )
+
+
+def _relative_orbit(platform: str, absolute: int) -> int | None:
+    """Return the relative orbit of an absolute one; None for a satellite whose first is not known."""
+    letter = platform.lower()[-1:]
+    first = C_FIRST_ORBIT if letter == "c" and absolute > C_MOVED else FIRST_ORBIT.get(letter)
+    return None if first is None else (absolute - first) % ORBITS + 1
 
 
 def asset_name(item: Any, polarization: str) -> str:

@@ -12,7 +12,14 @@ from sartransfer import __version__
 from sartransfer.errors import InputError, OutputError, UnitError
 from sartransfer.geotiff import check_outputs, write_geotiff
 from sartransfer.prepare.flood_fuzzy import fuzzy_flood
-from sartransfer.prepare.flood_pair import FloodPair, band_unit, choose_bands, open_flood_pair
+from sartransfer.prepare.flood_pair import (
+    FloodPair,
+    band_unit,
+    choose_bands,
+    open_flood_pair,
+    origin_warnings,
+)
+from sartransfer.prepare.flood_values import check_values
 from sartransfer.radar.flood import (
     DROP_EDGES,
     LEGEND,
@@ -32,13 +39,14 @@ from sartransfer.radar.flood import (
     provenance_mask,
     resolve_threshold,
     sensitivity,
+    steepest,
 )
 from sartransfer.radar.fuzzy import FuzzySettings
 from sartransfer.radar.thresholds import Threshold, tile_histograms
-from sartransfer.radar.units import POWERS, Scale
 from sartransfer.scene import Band, Scene
 
 WINDOW = 2048
+MOSTLY = 0.5  # share of pixels without a value, above which a map is of little
 # Okabe and Ito's colours for what is flooded and why the rest is not.
 COLOURS: dict[int, tuple[int, int, int]] = {
     Rule.DRY: (240, 240, 240), Rule.FLOODED: (0, 114, 178), Rule.PERMANENT_WATER: (86, 180, 233),
@@ -103,9 +111,10 @@ def prepare_flood(
         window: pixels a side that are read at once. progress: told the windows done so far.
 
     Raises:
-        UnitError: units unknown, not alike, or without a meaning for the rule; decibels that are declared as linear; a
-            slope without its unit.
-        InputError: grids that differ, swapped dates, a threshold that cannot be found, a scene without a value.
+        UnitError: units unknown, not alike, without a meaning for the rule, or belied by the values
+            (`flood_values.check_values`); a slope without its unit.
+        InputError: grids that differ, swapped dates, a threshold that cannot be found, a scene without a value, a layer
+            of the ground beyond what it can be.
         OutputError: a file exists already or cannot be written; both files are written, or none.
     """
     out = Path(out)
@@ -130,56 +139,34 @@ def prepare_flood(
             progress(done)
 
     moved: Sensitivity | None = None
-    try:
-        if isinstance(settings, FuzzySettings):
-            if thresholds:
-                raise InputError(
-                    "other thresholds can be tried for the change rules only: leave `thresholds` out."
-                )
-            provenance, limits = fuzzy_flood(pair, settings, window, tick)
-            found = {name: limit.threshold for name, limit in limits.items()}
-            provenance, warnings = _without_permanent(pair, provenance, window)
-        else:
-            provenance, threshold, moved, warnings = _change(
-                pair, settings, band, slope_unit, tuple(thresholds), window, tick
-            )
-            found = {settings.measure: threshold}
-        counts = np.bincount(provenance.ravel(), minlength=256)
-        if counts[Rule.NO_VALUE] == provenance.size:
+    origin = origin_warnings(pair.before, pair.after, settings.speckle)
+    if isinstance(settings, FuzzySettings):
+        if thresholds:
             raise InputError(
-                f"no pixel has a value both in {pair.before.id!r} and in {pair.after.id!r}: nothing can be mapped."
+                "other thresholds can be tried for the change rules only: leave `thresholds` out."
             )
-    except (InputError, UnitError) as error:
-        odd = _decibels(pair, window)
-        if odd is None:
-            raise
-        raise UnitError(odd) from error
+        provenance, limits, odd = fuzzy_flood(pair, settings, window, tick)
+        found = {name: limit.threshold for name, limit in limits.items()}
+        provenance, left_out = _without_permanent(pair, provenance, window)
+        warnings = (*origin, *odd, *left_out)
+    else:
+        provenance, threshold, moved, odd = _change(
+            pair, settings, band, slope_unit, tuple(thresholds), window, tick
+        )
+        found = {settings.measure: threshold}
+        warnings = (*origin, *odd)
+    counts = np.bincount(provenance.ravel(), minlength=256)
+    nothing = counts[Rule.NO_VALUE] / provenance.size
+    if nothing == 1:
+        raise InputError(
+            f"no pixel has a value both in {pair.before.id!r} and in {pair.after.id!r}: nothing can be mapped."
+        )
+    if nothing > MOSTLY:
+        warnings = (*warnings, f"{nothing:.1%} of the pixels have no value in one of the two scenes")
     words = {text: int(counts[rule]) for rule, text in LEGEND.items() if counts[rule]}
     _write(pair, out, extra, provenance, settings, found, warnings, overwrite)
     area = area_km2(provenance == Rule.FLOODED, pair.areas)
     return PreparedFlood(out, extra, found, words, area, moved, warnings)
-
-
-def _decibels(pair: FloodPair, window: int) -> str | None:
-    """Say which band is declared to be linear and has no value of 0 or more; None: there is none."""
-    for scene in (pair.before, pair.after):
-        for band in scene.bands:
-            if band.unit.scale is not Scale.LINEAR or band.unit.quantity not in POWERS:
-                continue
-            low, high = np.inf, -np.inf
-            for part in pair.windows(window, 1):
-                values = scene.read([band.name], part).data
-                if np.isfinite(values).any():
-                    low, high = min(low, float(np.nanmin(values))), max(high, float(np.nanmax(values)))
-                if high >= 0:
-                    break
-            if -np.inf < high < 0:
-                return (
-                    f"scene {scene.id!r}: band {band.name!r} is declared as {band.unit}, which is linear, and all its "
-                    f"values are negative ({low:.4g} to {high:.4g}): these look like decibels. Say {band.unit}_db in "
-                    "the file's band description or tag UNIT, or where it says nothing with `bands` (--bands)."
-                )
-    return None
 
 
 def _change(
@@ -194,6 +181,8 @@ def _change(
     """Apply a change rule by windows: the provenance, the threshold, the area at others, warnings."""
     scenes = tuple(zip((pair.before, pair.after), choose_bands(pair, band), strict=True))
     check_units(band_unit(*scenes[0]), band_unit(*scenes[1]), settings)
+    pair, odd = check_values(pair, ([scenes[0][1]], [scenes[1][1]]), window)
+    scenes = ((pair.before, scenes[0][1]), (pair.after, scenes[1][1]))
     filters = [pair.with_looks(scene, name, settings.speckle) for scene, name in scenes]
     windows = list(pair.windows(window, settings.tile))
 
@@ -221,7 +210,7 @@ def _change(
     tried = sorted({threshold.value, *others})
     levels = np.zeros((pair.height, pair.width), dtype=np.uint8)
     ground = np.zeros((pair.height, pair.width), dtype=np.uint8)
-    positive = 0
+    positive, steep = 0, None
     for number, part in enumerate(windows):
         one, strength = read(number)
         levels[part.slices] = flood_levels(strength, tried)
@@ -232,8 +221,11 @@ def _change(
         )
         ground[part.slices] = ground_rules(np.isfinite(strength), settings, layers)
         positive += int(np.count_nonzero(one >= 0))
+        here = steepest(layers)
+        steep = here if steep is None or here is None else max(steep, here)
         tick()
-    warnings = flood_warnings(settings, "seasonality" in pair.layers, "slope" in pair.layers, positive)
+    left_out = flood_warnings(settings, "seasonality" in pair.layers, "slope" in pair.layers, positive, steep)
+    warnings = (*odd, *left_out)
     moved = sensitivity(levels, ground, tried, settings, pair.areas) if others else None
     return decide(levels, ground, settings, tried.index(threshold.value)), threshold, moved, warnings
 

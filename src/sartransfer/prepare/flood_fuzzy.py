@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from sartransfer.errors import InputError, UnitError
 from sartransfer.prepare.flood_pair import FloodPair, band_unit, grow
+from sartransfer.prepare.flood_values import check_values
 from sartransfer.radar.connected import connected_counts
 from sartransfer.radar.flood import Rule, water_unit
 from sartransfer.radar.fuzzy import (
@@ -28,13 +29,14 @@ from sartransfer.radar.fuzzy import (
 from sartransfer.radar.thresholds import tile_histograms
 from sartransfer.scene import Scene
 
+LEAST_HAND_M = -100.0  # some models have heights a little below 0; -9999 and -32768 are fills
 SLOPE_HALO = 1  # pixels that a slope needs on each side
 
 
 def fuzzy_flood(
     pair: FloodPair, settings: FuzzySettings, window: int, tick: Callable[[], None]
-) -> tuple[NDArray[np.uint8], dict[str, WaterLimits]]:
-    """Return the provenance of a flood (H, W) and the limits found, by date and polarization (``after VH``)."""
+) -> tuple[NDArray[np.uint8], dict[str, WaterLimits], tuple[str, ...]]:
+    """Return the provenance of a flood (H, W), the limits by date and polarization (``after VH``), and warnings."""
     if "hand" not in pair.layers:
         raise InputError(
             "the fuzzy rules need the height above the nearest drainage: give `hand`, in metres."
@@ -49,21 +51,26 @@ def fuzzy_flood(
             f"no band of {' or '.join(CAPS_DB)} is in both scenes: {', '.join(pair.before.names)}; "
             f"{', '.join(pair.after.names)}."
         )
-    maps, limits = [], {}
     for date, scene in scenes.items():
-        waters = []
         for polarization in common:
             band = bands[date][polarization]
             try:
                 water_unit(band_unit(scene, band))
             except UnitError as error:
                 raise UnitError(f"scene {scene.id!r}, band {band!r}: {error}") from error
+    looked_at = [[bands[date][p] for p in common] for date in scenes]
+    pair, warnings = check_values(pair, (looked_at[0], looked_at[1]), window)
+    maps, limits = [], {}
+    for date, scene in (("before", pair.before), ("after", pair.after)):
+        waters = []
+        for polarization in common:
+            band = bands[date][polarization]
             water, limits[f"{date} {polarization}"] = _water(
                 pair, scene, band, CAPS_DB[polarization], settings, window, tick
             )
             waters.append(water)
         maps.append(combine_water(waters, settings))
-    return water_to_flood(maps[0], maps[1]), limits
+    return water_to_flood(maps[0], maps[1]), limits, warnings
 
 
 def _water(
@@ -86,6 +93,12 @@ def _water(
     for part in windows:
         hand = pair.read_layer("hand", part)
         assert hand is not None  # looked for above
+        lowest = float(np.fmin.reduce(hand, axis=None))
+        if lowest < LEAST_HAND_M:
+            raise InputError(
+                f"hand falls to {lowest:g} m: heights above the nearest drainage are 0 or more. Is that an unmarked "
+                f"nodata value? Declare it (rio edit-info FILE --nodata {lowest:g})."
+            )
         rows, cols = (
             slice(start // settings.tile, -(-(start + length) // settings.tile))
             for start, length in ((part.row, part.height), (part.col, part.width))

@@ -1,6 +1,7 @@
 """Two scenes of one area and what is known of its ground, read by windows with the halo a filter needs."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from sartransfer.areas import open_ground
 from sartransfer.errors import InputError, UnitError
+from sartransfer.geotiff import GeoTiffSource, opened
 from sartransfer.radar.flood import PixelAreas, smooth_db
 from sartransfer.radar.speckle import SpeckleFilter
 from sartransfer.radar.units import Quantity, Scale, Unit
@@ -171,6 +173,58 @@ def check_order(before: str | Path | Scene, after: str | Path | Scene, one: Scen
     first, last = _time(one), _time(two)
     if first is not None and last is not None and as_utc(first) > as_utc(last):
         raise InputError(f"before is of {first}, after of {last}: the two scenes are swapped.")
+
+
+def origin_warnings(one: Scene, two: Scene, speckle: SpeckleFilter) -> tuple[str, ...]:
+    """Say where files that were fetched or prepared here differ by more than the flood, before and after.
+
+    By their tags: other orbits (``SARTRANSFER_ORBITS`` of `fetch flood`, ``PASS`` and ``RELATIVE_ORBIT`` of `prepare
+    sentinel1`), and speckle that was filtered already (``SARTRANSFER_SPECKLE``) before `speckle` filters it again.
+    """
+    tags = [_tags(scene) for scene in (one, two)]
+    out = []
+    first, last = (_orbits(t) for t in tags)
+    if first and last and first != last:
+        words = [", ".join(sorted(o)) for o in (first, last)]
+        out.append(
+            f"before is of orbit {words[0]}, after of {words[1]}: differences of geometry look like change"
+        )
+    filters = [_filter_of(t) for t in tags]
+    for scene, name in zip((one, two), filters, strict=True):
+        if name not in (None, "none") and speckle.name != "none":
+            out.append(
+                f"scene {scene.id!r} was filtered already ({name}), and the rule filters it again ({speckle.name})"
+            )
+    if None not in filters and filters[0] != filters[1]:
+        out.append(
+            f"before was filtered by {filters[0]}, after by {filters[1]}: that their speckle differs looks like change"
+        )
+    return tuple(out)
+
+
+def _tags(scene: Scene) -> Mapping[str, str]:
+    """Return the tags of a scene's file, none of what is no GeoTIFF."""
+    if not isinstance(scene.source, GeoTiffSource):
+        return {}
+    with opened(scene.source.path) as file:
+        return dict(file.tags())
+
+
+def _orbits(tags: Mapping[str, str]) -> set[str]:
+    """Return pass and relative orbit of all images in a file: ``descending-12``; none where that is not known."""
+    fetched = set(tags.get("SARTRANSFER_ORBITS", "").lower().split())
+    if fetched:
+        return fetched if all(o.rpartition("-")[2].isdigit() for o in fetched) else set()
+    number = tags.get("RELATIVE_ORBIT", "")
+    return {f"{tags.get('PASS', '').lower()}-{number}"} if number.isdigit() else set()
+
+
+def _filter_of(tags: Mapping[str, str]) -> str | None:
+    """Return the name of the speckle filter a file was fetched with; None: it does not say."""
+    try:
+        return str(json.loads(tags["SARTRANSFER_SPECKLE"])["name"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _time(scene: Scene) -> datetime | None:

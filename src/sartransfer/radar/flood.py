@@ -62,6 +62,7 @@ __all__ = [
     "resolve_threshold",
     "sensitivity",
     "smooth_db",
+    "steepest",
     "water_unit",
 ]
 
@@ -70,6 +71,9 @@ PixelAreas = Callable[[int, int], NDArray[np.float64]]
 
 CALIBRATED = (Quantity.SIGMA0, Quantity.GAMMA0, Quantity.BETA0)
 MOST_THRESHOLDS = 254
+RADIANS = (
+    1.58  # a right angle is 1.571: a slope in radians lies below, one in degrees of real ground rarely does
+)
 STRIP = LARGE
 """Pixels that `map_flood` works on at once: their images stay in memory that is used again, where that of a whole
 scene would be asked of the system anew at every step, which takes longer than the arithmetic."""
@@ -188,24 +192,56 @@ def ground_rules(
 ) -> NDArray[np.uint8]:
     """Return for each pixel (H, W) the rules of the ground that would remove it, as a sum of bits.
 
-    1 permanent water, 2 steep, 4 slope unknown, 128 no value. Raises `InputError` for a seasonality above 12 months.
+    1 permanent water, 2 steep, 4 slope unknown, 128 no value. Raises `InputError` for a seasonality that is not from 0
+    to 12 months, and a slope below 0 or above 90 degrees: a value that means no value must be declared (as NaN here).
     """
     layers = layers or Layers()
     _check_layers(layers, known.shape)
     ground: NDArray[np.uint8] = (~known).view(np.uint8) << np.uint8(7)
     if layers.seasonality is not None:
-        most = float(np.fmax.reduce(layers.seasonality, axis=None, initial=0))
+        least, most = _range(layers.seasonality)
         if most > 12:
             raise InputError(
                 f"seasonality reaches {most:g}: it counts months, 0 to 12. Is it the occurrence in per cent, or an "
                 "unmarked nodata value?"
             )
+        if least < 0:
+            raise InputError(
+                f"seasonality falls to {least:g}: it counts months, 0 to 12. Is that an unmarked nodata value? Declare "
+                f"it (rio edit-info FILE --nodata {least:g})."
+            )
         ground |= (layers.seasonality >= settings.permanent_months).view(np.uint8)
     if layers.slope is not None and layers.slope_unit is not None and settings.max_slope is not None:
+        least, most = _range(layers.slope)
+        if least < 0:
+            raise InputError(
+                f"slope falls to {least:g}: it is 0 or more. Is that an unmarked nodata value? Declare it (rio "
+                f"edit-info FILE --nodata {least:g})."
+            )
+        if layers.slope_unit is SlopeUnit.DEGREES and most > 90:
+            raise InputError(
+                f"slope reaches {most:g}: in degrees it is 90 at most. Is it in per cent (--slope-unit percent), or "
+                "an unmarked nodata value?"
+            )
         limit = float(convert_slope(settings.max_slope.limit, settings.max_slope.unit, layers.slope_unit))
         ground |= (layers.slope >= limit).view(np.uint8) << np.uint8(1)
         ground |= np.isnan(layers.slope).view(np.uint8) << np.uint8(2)
     return ground
+
+
+def _range(values: NDArray[np.floating]) -> tuple[float, float]:
+    """Return the least and the greatest value, 0 and 0 where there is none: no limit is broken then."""
+    if not values.size:
+        return 0.0, 0.0
+    low, high = float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None))
+    return (0.0, 0.0) if np.isnan(low) else (low, high)
+
+
+def steepest(layers: Layers) -> float | None:
+    """Return the greatest slope in degrees that there is; None without a slope in degrees."""
+    if layers.slope is None or layers.slope_unit is not SlopeUnit.DEGREES:
+        return None
+    return _range(layers.slope)[1]
 
 
 def _check_layers(layers: Layers, shape: tuple[int, ...]) -> None:
@@ -257,11 +293,14 @@ def _rules() -> NDArray[np.uint8]:
 def resolve_threshold(
     settings: FloodSettings, histograms: Counts | None, edges: Edges = DROP_EDGES
 ) -> Threshold:
-    """Return the given threshold, or the one found on tiles of the drop in dB (`tile_histograms`)."""
+    """Return the given threshold, or the one found on tiles of the drop in dB (`tile_histograms`).
+
+    One that is found lies above 0: below, it would part what grew brighter, and all else would be flood.
+    """
     if not isinstance(settings.threshold, str):
         return Threshold(float(settings.threshold), "given")
     assert histograms is not None  # the callers count wherever a method is named
-    return find_threshold(histograms, edges, settings.threshold, tile_pixels=settings.tile**2)
+    return find_threshold(histograms, edges, settings.threshold, tile_pixels=settings.tile**2, above=0.0)
 
 
 def map_flood(
@@ -328,19 +367,33 @@ def map_flood(
 
     rows = height if whole else -(-STRIP // width)
     positive = sum(run_bands(band, height, step=rows))
-    warnings = flood_warnings(settings, layers.seasonality is not None, layers.slope is not None, positive)
+    warnings = flood_warnings(
+        settings, layers.seasonality is not None, layers.slope is not None, positive, steepest(layers)
+    )
     return FloodMap(decide(levels, ground, settings), found[0], warnings)
 
 
 def flood_warnings(
-    settings: FloodSettings, has_seasonality: bool, has_slope: bool, positive_before: int
+    settings: FloodSettings,
+    has_seasonality: bool,
+    has_slope: bool,
+    positive_before: int,
+    steepest_deg: float | None = None,
 ) -> tuple[str, ...]:
-    """Say which rules were left out for want of a layer, and where a ratio of decibels means nothing."""
+    """Say which rules were left out for want of a layer, and where a ratio of decibels means nothing.
+
+    `steepest_deg` is the greatest slope, where it is declared as degrees: up to a right angle in radians is odd.
+    """
     out = []
     if not has_seasonality:
         out.append("permanent water was not removed: no seasonality is given")
     if settings.max_slope is not None and not has_slope:
         out.append("slopes were not removed: no slope is given")
+    if settings.max_slope is not None and steepest_deg is not None and 0 < steepest_deg <= RADIANS:
+        out.append(
+            f"the slope reaches {steepest_deg:.3g} degrees only, less than a right angle has in radians: is it in "
+            "radians? (degrees = 57.3 times that)"
+        )
     if settings.measure == "db_ratio" and positive_before:
         out.append(
             f"{positive_before} pixels are of 0 dB or more before the flood, where after / before in dB means nothing"

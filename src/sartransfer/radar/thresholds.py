@@ -129,6 +129,7 @@ def find_threshold(
     tile_pixels: int,
     min_share: float = MIN_SHARE,
     eligible: NDArray[np.bool_] | None = None,
+    above: float = -np.inf,
 ) -> Threshold:
     """Find a threshold on the pooled values of the tiles that have two populations.
 
@@ -140,6 +141,8 @@ def find_threshold(
     Args:
         histograms: (rows, columns, n) of `tile_histograms`. edges: of the bins. method: a key of `METHODS`.
         tile_pixels: pixels of a whole tile. eligible: (rows, columns), tiles that may be taken; None: all.
+        above: a threshold must lie above it, in each tile and of all pooled; of a drop in dB 0. Below it a tile parts
+            what grew brighter from what did not. The upper population's mean lies above its threshold, so above this.
 
     Raises `InputError` where no tile has two populations: there is no threshold to find then.
     """
@@ -149,19 +152,29 @@ def find_threshold(
     seen = flat.sum(axis=1) >= MIN_FILLED * tile_pixels
     if eligible is not None:
         seen &= eligible.ravel()
-    taken = []
+    taken, low = [], 0
     for counts in flat[seen]:
         if np.count_nonzero(counts) > 1:
-            share, gain = bimodality(counts, edges, METHODS[method](counts, edges))
+            own = METHODS[method](counts, edges)
+            share, gain = bimodality(counts, edges, own)
             if share >= min_share and gain > MIN_GAIN:
-                taken.append(counts)
+                if own > above:
+                    taken.append(counts)
+                else:
+                    low += 1
     if not taken:
+        aside = f" on the right side ({low} part at {above:g} or below, where no flood is)" if low else ""
         raise InputError(
-            f"none of {int(seen.sum())} tiles has two populations with {min_share:.0%} of the pixels each: no flood "
-            "that a histogram shows, or tiles of the wrong size. Give a threshold, or other tiles."
+            f"none of {int(seen.sum())} tiles has two populations with {min_share:.0%} of the pixels each{aside}: no "
+            "flood that a histogram shows, or tiles of the wrong size. Give a threshold, or other tiles."
         )
     pooled = np.sum(taken, axis=0)
     value = METHODS[method](pooled, edges)
+    if not value > above:
+        raise InputError(
+            f"the threshold of {len(taken)} tiles together is {value:.2f}, which is not above {above:g}: more of them "
+            "grew brighter than flooded. Give a threshold, or other tiles."
+        )
     return Threshold(value, method, len(taken), int(seen.sum()), bimodality(pooled, edges, value)[1])
 
 
