@@ -75,6 +75,27 @@ def test_unknown_converts_to_nothing_not_even_itself():
         convert(np.ones(2), UNKNOWN, parse_unit("sigma0"))
 
 
+def test_digital_numbers_are_whole_and_reach_above_one():
+    unit = parse_unit("digital_number")
+    eight = np.random.default_rng(0).integers(0, 256, (40, 40)).astype(np.float32)
+    decibels = eight / 255 * 25 - 25
+    assert implausible(eight, unit) is None
+    assert implausible(257 * eight, unit) is None
+    assert implausible(np.zeros((4, 4)), unit) is None  # says nothing
+    assert "no value is above 1 (highest 1)" in (implausible(eight / 255, unit) or "")
+    assert "no value is above 1" in (implausible(10 ** (decibels / 10), unit) or "")
+    assert "no value is above 1" in (implausible(decibels, unit) or "")
+    assert "no whole numbers" in (implausible(eight * 0.37, unit) or "")
+    few = eight.copy()
+    few.flat[:16] += 0.5  # 1 % of them
+    assert implausible(few, unit) is None
+    few.flat[16] += 0.5
+    assert "values like" in (implausible(few, unit) or "")
+    moved = eight + 0.004
+    assert implausible(moved, unit)
+    assert implausible(moved, unit, slack=0.004) is None
+
+
 def test_declarations_that_the_values_belie_are_found():
     rng = np.random.default_rng(0)
     power = rng.gamma(4.0, 0.05, 5000)

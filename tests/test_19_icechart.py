@@ -35,7 +35,7 @@ from sartransfer.radar.sigrid3 import (
     parse_egg,
     parse_egg_code,
 )
-from sartransfer.scene import GeoReference
+from sartransfer.scene import GeoReference, Window
 
 # JCOMM Technical Report 23, table of concentrations: interval codes are the lowest and the highest tenth; 81 and 91 end
 # at 10/10. Copied from the report as (code, lowest, highest).
@@ -647,3 +647,31 @@ def test_the_command_draws_a_chart(tmp_path, capsys, monkeypatch):
         code, printed = run(*more)
         assert code == 2
         assert said in printed.err
+
+
+def test_polygons_are_numbered_where_it_is_asked(tmp_path):
+    """Each pixel by shapely, one at a time: the place of the polygon that holds its centre, from 1."""
+    scene = write_ice_scene(tmp_path)
+    x, y = centres(60, 80)
+    middle = (x.min() + x.max()) / 2
+    low, high = min(y.min(), y.max()) - 1e4, max(y.min(), y.max()) + 1e4
+    shapes = [
+        shapely.box(x.min() - 1e4, low, middle + 7.0, high),
+        shapely.box(middle + 7.0, low, x.max() - 1400.0, high),
+    ]
+    chart = write_chart(
+        tmp_path / f"chart_{STAMP}.gpkg", shapes, {"CT": ["91", "92"], "POLY_TYPE": ["I", "I"]}
+    )
+    numbers = tmp_path / "numbers.tif"
+    prepare_icechart(chart, scene, tmp_path / "label.tif", polygons_out=numbers, window=17)
+    drawn = open_geotiff(numbers).source.read([0], Window(0, 0, 60, 80))[0][0]
+    wanted = np.zeros((60, 80), int)
+    for number, shape in enumerate(shapes, start=1):
+        wanted[shapely.contains_xy(shape, x, y)] = number
+    assert set(np.unique(wanted)) == {0, 1, 2}
+    np.testing.assert_array_equal(drawn, wanted)
+    with pytest.raises(OutputError, match="exists"):
+        prepare_icechart(chart, scene, tmp_path / "again.tif", polygons_out=numbers)
+    assert not (tmp_path / "again.tif").exists()
+    with pytest.raises(OutputError, match="give two names"):
+        prepare_icechart(chart, scene, tmp_path / "one.tif", polygons_out=tmp_path / "one.tif")

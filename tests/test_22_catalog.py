@@ -1,5 +1,6 @@
 """Catalog files: round trips, small tables of users, and their mistakes."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def example(base: Path) -> Catalog:
 def test_round_trip(tmp_path, name):
     catalog = example(tmp_path)
     assert read_catalog(write_catalog(catalog, tmp_path / name)) == catalog
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.json"])
+def test_the_size_of_pixels_comes_back_where_it_is_said(tmp_path, name):
+    catalog = replace(example(tmp_path), pixel_m=12.5)
+    assert read_catalog(write_catalog(catalog, tmp_path / name)) == catalog
+    assert "pixel_m" not in write_catalog(example(tmp_path), tmp_path / f"bare-{name}").read_text()
+    for wrong in (0.0, -10.0, float("nan"), float("inf")):
+        with pytest.raises(CatalogError, match="pixel_m"):
+            replace(catalog, pixel_m=wrong)
 
 
 def test_paths_move_with_the_folder(tmp_path):

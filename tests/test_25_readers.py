@@ -10,10 +10,18 @@ import pytest
 from PIL import Image
 
 from sartransfer.catalog import IGNORE_INDEX, Asset, Catalog, Entry
-from sartransfer.errors import InputError, OutputError, UnitError
+from sartransfer.errors import CatalogError, InputError, OutputError, UnitError
 from sartransfer.geotiff import write_geotiff
 from sartransfer.radar.units import UNKNOWN, parse_unit
-from sartransfer.readers import ENDINGS, READERS, open_entry, open_scene, read_label
+from sartransfer.readers import (
+    ENDINGS,
+    READERS,
+    open_entry,
+    open_scene,
+    read_label,
+    refuse_unsaid_labels,
+    unsaid_labels,
+)
 from sartransfer.readers.array import open_array, write_array
 from sartransfer.scene import Band, GeoReference, Window, parse_bands
 
@@ -213,9 +221,51 @@ def test_sizes_and_places_must_agree(tmp_path):
         open_entry(Entry("e", tuple(assets)))
 
 
+def spellings(code):
+    from rasterio.crs import CRS
+
+    crs = CRS.from_epsg(code)
+    return (crs.to_wkt(), crs.to_wkt(version="WKT2_2019"), crs.to_wkt(version="WKT1_ESRI"), crs.to_proj4())
+
+
+@pytest.mark.parametrize("other", ["EPSG:3995", "EPSG:3031", "EPSG:32633", "+proj=stere +lat_0=90"])
+def test_one_transform_in_two_coordinate_systems_is_two_places(tmp_path, other):
+    polar = (1000.0, 0.0, 5e5, 0.0, -1000.0, -9e5)
+    image = write_geotiff(tmp_path / "a.tif", GREY, georeference=GeoReference("EPSG:3413", polar))
+    moved = write_geotiff(tmp_path / "b.tif", GREY // 128, georeference=GeoReference(other, polar))
+    entry = Entry("e", (Asset(image),), label=moved)
+    with pytest.raises(InputError, match=r"scene and label do not lie on one grid.*in EPSG:3413 and "):
+        read_label(entry, Catalog("c", (entry,), ("dry", "flooded")))
+    with pytest.raises(InputError, match=r"images do not lie on one grid.*in EPSG:3413 and "):
+        open_entry(Entry("e", (Asset(image), Asset(moved, bands=parse_bands("m=optical")))))
+
+
+@pytest.mark.parametrize("way", range(4))
+def test_one_coordinate_system_in_two_spellings_is_one_place(tmp_path, way):
+    values = {"one": DATA[:1], "two": DATA[1:]}
+    places = (PLACE, GeoReference(spellings(32633)[way], PLACE.transform))
+    paths = [
+        write_array(tmp_path / f"{name}.npz", data, [band], georeference=place)
+        for (name, data), band, place in zip(values.items(), BANDS, places, strict=True)
+    ]
+    np.testing.assert_array_equal(open_entry(Entry("e", tuple(map(Asset, paths)))).read().data, DATA)
+
+
+def test_a_coordinate_system_that_nothing_leads_to_is_told(tmp_path):
+    names = ("EPSG:32633", 'LOCAL_CS["grid",UNIT["metre",1]]')
+    paths = [
+        write_array(
+            tmp_path / f"{i}.npz", DATA[i : i + 1], [BANDS[i]], georeference=GeoReference(n, PLACE.transform)
+        )
+        for i, n in enumerate(names)
+    ]
+    with pytest.raises(InputError, match=r"coordinate systems .* differ"):
+        open_entry(Entry("e", tuple(map(Asset, paths))))
+
+
 def test_two_files_with_one_band_name_are_refused(tmp_path):
     path = save(tmp_path / "a.png", GREY)
-    with pytest.raises(InputError, match=r"two bands have one name \(grey, grey\)"):
+    with pytest.raises(InputError, match=r"two bands have one name \(grey, grey\).*before=UNIT\|after=UNIT"):
         open_entry(Entry("e", (Asset(path), Asset(path))))
 
 
@@ -264,6 +314,60 @@ def test_values_are_class_indices_where_nothing_is_said(tmp_path):
     entry, catalog = labelled(tmp_path, save(tmp_path / "l.png", values + np.uint8(1)), {})
     with pytest.raises(InputError, match=r"l\.png: label value 2 is not listed"):
         read_label(entry, catalog)
+
+
+def masks(tmp_path, *labels, values=None):
+    """A catalog of one image under labels: arrays are PNG, (array, nodata) GeoTIFF."""
+    image, entries = save(tmp_path / "image.png", GREY), []
+    for i, label in enumerate(labels):
+        path = tmp_path / f"l{i}.{'tif' if isinstance(label, tuple) else 'png'}"
+        if isinstance(label, tuple):
+            write_geotiff(path, label[0], nodata=label[1], overwrite=True)
+        else:
+            save(path, label)
+        entries.append(Entry(f"e{i}", (Asset(image),), label=path))
+    return Catalog("c", tuple(entries), ("dry", "wet"), values or {})
+
+
+FLOOD = (GREY > 128).astype(np.uint8)
+DRY = np.zeros_like(FLOOD)
+
+
+def test_a_mask_of_0_and_255_is_refused_where_nothing_says_what_255_is(tmp_path):
+    for labels in (
+        [FLOOD * 255],
+        [DRY, FLOOD * 255],
+        [(FLOOD * 255, None)],
+        [(FLOOD * np.float32(255), -1.0)],
+        [(FLOOD * 255, 0)],
+    ):
+        catalog = masks(tmp_path, *labels)
+        entry, words = unsaid_labels(catalog, catalog.entries)
+        assert entry.id == f"e{len(labels) - 1}"
+        assert f"the {len(labels)} label(s)" in words
+        with pytest.raises(
+            CatalogError, match=rf"'{entry.id}'.*is it wet.*\{{0: dry, 255: wet\}}.*255: ignore"
+        ):
+            refuse_unsaid_labels(catalog, catalog.entries)
+
+
+def test_a_mask_whose_255_is_said_or_explained_passes(tmp_path):
+    nothing = FLOOD * 255
+    for catalog in (
+        masks(tmp_path, nothing, values={0: 0, 255: 1}),
+        masks(tmp_path, nothing, values={0: 0, 255: 255}),
+        masks(tmp_path, nothing, FLOOD),  # class numbers: a dry tile with pixels that are not known
+        masks(tmp_path, (nothing, 255.0)),  # declared as nodata
+        masks(tmp_path, DRY),
+        masks(tmp_path, (np.where(FLOOD, np.nan, 0).astype(np.float32), None)),
+    ):
+        refuse_unsaid_labels(catalog, catalog.entries)
+    alone = masks(tmp_path, nothing, FLOOD)
+    with pytest.raises(CatalogError):
+        refuse_unsaid_labels(alone, alone.entries[:1])  # another set explains nothing
+    bare = Entry("bare", alone.entries[0].assets)
+    gone = Entry("gone", bare.assets, label=tmp_path / "gone.png")
+    refuse_unsaid_labels(alone, (bare, gone))  # told by who reads them
 
 
 def test_labels_that_do_not_fit_are_refused(tmp_path):

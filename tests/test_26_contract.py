@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from sartransfer.contract import FAR, InputBand, InputContract
+from sartransfer.data.normalize import resolve_contract
 from sartransfer.errors import InputError, UnitError
 from sartransfer.radar.units import parse_unit
+from sartransfer.recipe import BandRecipe
 from sartransfer.scene import ArraySource, Band, Scene, Window
 
 RNG = np.random.default_rng(3)
@@ -244,3 +246,81 @@ def test_blocks_of_rows_change_no_bit(monkeypatch, cached, kept):
         else:
             np.testing.assert_allclose(data, np.where(good, wanted, 0), rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(values, before)
+
+
+DISPLAY = (("before", "digital_number", None, "reference"), ("after", "digital_number", None, "flood"))
+LEARNT = InputContract(  # as of a network that learned on OMBRIA
+    (
+        InputBand("before", "digital_number", role="reference", mean=129.8, std=49.6),
+        InputBand("after", "digital_number", role="flood", mean=150.5, std=50.7),
+        InputBand("change", "digital_number", difference=("after", "before"), mean=20.7, std=47.0),
+    )
+)
+
+
+def eight_bits(seed=0, size=64):
+    rng = np.random.default_rng(seed)
+    return np.clip(np.round(rng.normal(140, 49, (2, size, size))), 1, 255).astype(np.float32)
+
+
+def odd(values, valid=None, contract=LEARNT):
+    scene = scene_of(values, *DISPLAY, valid=valid)
+    return contract.warnings(scene, contract.read(scene))
+
+
+def test_display_values_of_another_kind_are_warned_of():
+    shown = eight_bits()
+    assert odd(shown) == []
+    assert odd(shown.astype(np.uint8)) == []
+    decibels = shown / 255 * 25 - 25
+    for values in (shown / 255, 10 ** (decibels / 10), decibels):
+        found = odd(values.astype(np.float32))
+        assert ["'before'" in w or "'after'" in w for w in found if "declared digital_number" in w] == [
+            True
+        ] * 2
+    many = shown * 257  # 16 bits: whole, but far and wide
+    assert any("standard deviation is" in w and "'before'" in w for w in odd(many))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.36, 2.9, 3.1])
+def test_a_spread_beyond_three_times_that_of_training_is_named(share):
+    values = np.random.default_rng(1).normal(size=(60, 60))
+    values = (values - values.mean()) / values.std() * 4 * share - 12
+    found = [w for w in warned(values, "sigma0_db", -12, 4) if "standard deviation is" in w]
+    assert len(found) == (share in (0.3, 3.1))
+    assert [w for w in warned(values, "sigma0_db") if "standard deviation is" in w] == []  # never fitted
+
+
+def test_an_undeclared_black_border_is_named_and_a_declared_one_is_not():
+    bordered = eight_bits()
+    bordered[1, :, :4] = 0
+    (text,) = [w for w in odd(bordered) if "black border" in w]
+    assert "band 'after': 6.2 % of its pixels are exactly 0" in text
+    assert not any(
+        "black border" in w for w in odd(bordered, valid=np.broadcast_to(bordered > 0, (2, 64, 64)).all(0))
+    )
+    lake = eight_bits()
+    lake[1, 20:30, 20:30] = 0  # 2.4 %, nowhere at the edge
+    assert not any("black border" in w for w in odd(lake))
+    specks = eight_bits()
+    specks[1].flat[::500] = 0  # .2 %, as OMBRIA has at most
+    assert odd(specks) == []
+    stretched = InputContract((InputBand("after", "digital_number_log2", mean=0.44, std=0.03),))
+    assert any("black border" in w for w in odd(bordered, contract=stretched))
+
+
+def test_an_angle_or_decibel_of_zero_is_no_black_border():
+    values = np.random.default_rng(2).normal(-3, 3, (40, 40))
+    values[:, :4] = 0.0
+    assert warned(values, "sigma0_db", -3, 3) == []
+
+
+def test_the_difference_of_two_quantities_is_refused():
+    scene = scene_of(POWER, ("before", "gamma0_db", "VV", "reference"), ("after", "sigma0_db", "VV", "flood"))
+    change = BandRecipe(name="change", difference=("after", "before"))
+    for recipe in (change, change.model_copy(update={"unit": "gamma0"})):
+        with pytest.raises(
+            UnitError, match=r"'after' \(sigma0_db\) and 'before' \(gamma0_db\): two quantities"
+        ):
+            resolve_contract([recipe], scene)
+    resolve_contract([change], scene_of(POWER, ("before", "sigma0", "VV"), ("after", "sigma0_db", "VV")))

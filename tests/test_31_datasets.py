@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from sartransfer.data.check import check_catalog, look_at_labels, unit_warnings
 from sartransfer.data.datasets import DATASETS, class_folders
 from sartransfer.data.leakage import check_leakage, refuse_leaks, relation
 from sartransfer.data.overlap import content_pairs
+from sartransfer.data.resolve import open_training_data
 from sartransfer.data.splits import assign_validation
 from sartransfer.errors import CatalogError, InputError, LeakageError
 from sartransfer.geotiff import write_geotiff
 from sartransfer.radar.units import parse_unit
 from sartransfer.readers import open_entry, read_label
 from sartransfer.readers.array import write_array
+from sartransfer.recipe import DataRecipe
+from sartransfer.runs import fingerprint
 from sartransfer.scene import Band, parse_bands
 
 RNG = np.random.default_rng(0)
@@ -73,6 +77,8 @@ def test_ombria_of_the_published_structure(tmp_path):
     assert len({by_number[f"{i:04}"] for i in (5, 6, 7, 8)}) == 1
     assert by_number["0001"] != by_number["0005"]
     assert {e.group for e in catalog.in_split("guyana")} == {"guyana"}
+    assert catalog.pixel_m == 10.0  # the PNG cannot say it
+    assert fingerprint(catalog) == fingerprint(replace(catalog, pixel_m=None))  # finished runs stay finished
     assert set(np.unique(read_label(catalog.entries[0], catalog))) == {0, 1}
     assert check_catalog(catalog) == []
 
@@ -217,6 +223,46 @@ def test_labels_are_looked_at_in_a_bounded_number_of_scenes(tmp_path, monkeypatc
     with pytest.raises(CatalogError, match="'sea'"):
         look_at_labels(Catalog("c", chips, ("dry", "flooded")), "classify")
     assert look_at_labels(Catalog("c", chips[:1], ("dry", "flooded")), "classify").seen == 1
+
+
+def test_masks_of_0_and_255_are_a_problem_of_their_split(tmp_path):
+    """OMBRIA's own form in a catalog that does not say so: every flooded pixel would be ignored."""
+    images = [save(tmp_path / f"{i}.png", RNG.integers(0, 255, (16, 16))) for i in range(5)]
+    mask = RNG.random((16, 16)) > 0.5
+    classes, raw = save(tmp_path / "good.png", mask), save(tmp_path / "raw.png", mask * 255)
+    dry = save(tmp_path / "dry.png", np.zeros((16, 16)))
+
+    def catalog(labels, values=None):
+        entries = (
+            Entry(f"e{i}", (Asset(images[i]),), label=p, split=split, group=f"e{i}")
+            for i, (p, split) in enumerate(labels)
+        )
+        return Catalog("c", tuple(entries), ("dry", "flooded"), values or {})
+
+    mixed = [(dry, "train"), (raw, "train"), (classes, "validation"), (raw, "test"), (raw, None)]
+    found = check_catalog(catalog(mixed))
+    assert [(p.kind, p.id) for p in found] == [("label", "e1"), ("label", "e3"), ("label", "e4")]
+    assert "is it flooded?" in found[0].message
+    assert check_catalog(catalog(mixed[:2] + mixed[3:], {0: 0, 255: 1})) == []
+    assert check_catalog(catalog([(raw, "train"), (classes, "train")])) == []
+    with pytest.raises(CatalogError, match="is it flooded"):
+        look_at_labels(catalog(mixed), "segment")
+    for split in ("train", "validation"):
+        other = {"train": "validation", "validation": "train"}[split]
+        with pytest.raises(CatalogError, match="is it flooded"):
+            open_training_data(catalog([(raw, split), (classes, other)]), DataRecipe(dataset="ombria"))
+    open_training_data(
+        catalog([(raw, "train"), (raw, "validation")], {0: 0, 255: 1}), DataRecipe(dataset="ombria")
+    )
+
+
+def test_a_pair_of_two_quantities_is_a_problem(tmp_path):
+    power = RNG.gamma(2.0, 0.05, (2, 16, 16)).astype(np.float32)
+    bands = parse_bands("before=gamma0@reference,after=sigma0@flood")
+    path = write_array(tmp_path / "a.npz", power, bands)
+    found = check_catalog(Catalog("c", (Entry("a", (Asset(path),), category="x"),), ("x",)))
+    assert [(p.kind, p.id) for p in found] == [("unit", "a")]
+    assert "'before' is gamma0, 'after' is sigma0" in found[0].message
 
 
 needs_data = pytest.mark.skipif("SARTRANSFER_DATA" not in os.environ, reason="SARTRANSFER_DATA is not set")

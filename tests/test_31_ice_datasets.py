@@ -347,7 +347,7 @@ def test_extremeearth_from_its_polygons_to_its_catalog(tmp_path):
         extremeearth(tmp_path, STAMPS[:1])
 
 
-def _year_on_one_place(root, days=None):
+def _year_on_one_place(root):
     """Twelve scenes of 40 x 40 pixels of 8 km, shifted by one pixel against each other, and their labels."""
     rng = np.random.default_rng(0)
     for i, stamp in enumerate(STAMPS):
@@ -365,6 +365,7 @@ def _year_on_one_place(root, days=None):
             units=["sigma0_db", "sigma0_db", "incidence_angle_deg"],
         )
         write_geotiff(root / f"seaice_s1_{stamp}.tif", label, georeference=place)
+        write_geotiff(root / f"seaice_s1_{stamp}_polygons.tif", label + np.uint8(1), georeference=place)
 
 
 def test_the_papers_recipe_takes_scenes_of_one_place_at_other_months(tmp_path, monkeypatch):

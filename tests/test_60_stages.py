@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from small_data import UNET, make_catalog, numbers, same_tensors, tensors, write_scene, write_small
 
 from sartransfer import stages
-from sartransfer.catalog import Asset, Entry, write_catalog
+from sartransfer.catalog import Asset, Entry, read_catalog, write_catalog
 from sartransfer.data.resolve import open_catalog, open_training_data
 from sartransfer.errors import CatalogError, InputError, LeakageError, RecipeError, WeightsError
 from sartransfer.models import InitializationReport, build_model
@@ -422,6 +422,16 @@ def test_the_same_job_gives_the_same_numbers_whatever_was_drawn_before(tmp_path,
     assert found[0][0] == found[1][0]
     assert same_tensors(found[0][1], found[1][1])
     assert numbers([{"epoch": 1, "seconds": 2}]) == [{"epoch": 1}]
+
+
+def test_a_checkpoint_knows_the_pixels_that_its_catalog_states_and_its_run_stays_the_same(tmp_path, catalogs):
+    bare = read_catalog(catalogs["one"])
+    path = write_catalog(replace(bare, pixel_m=10.0), Path(catalogs["one"]).with_name("stated.csv"))
+    runs = [run_job(tmp_path / n, RANDOM, p)[0] for n, p in (("a", catalogs["one"]), ("b", str(path)))]
+    assert [read_json(r.path / "best.json")["pixel_m"] for r in runs] == [None, [10.0, 10.0]]
+    assert (
+        runs[0].record["identity"] == runs[1].record["identity"]
+    )  # so finished runs are still found finished
 
 
 # ---- identity ----

@@ -324,6 +324,18 @@ def test_logits_are_read_back_by_id(tmp_path):
     assert back.top2() == TestScores("test", CLASSES, chips).top2()
 
 
+def test_masks_of_0_and_255_are_not_scored_where_nothing_says_what_255_is(tmp_path):
+    checkpoint = make_checkpoint(tmp_path)
+    data = np.random.default_rng(5).normal(-12, 4, (2, 32, 32)).astype(np.float32)
+    mask = np.where(data[0] < -12, 255, 0).astype(np.uint8)
+    path = write_array(tmp_path / "m.npz", data, BANDS, label=mask)
+    entry = Entry("m", (Asset(path),), label=path, split="test")
+    with pytest.raises(CatalogError, match=r"'m'.*is it field\?"):
+        evaluate_checkpoint(checkpoint, Catalog("floods", (entry,), CLASSES), "test")
+    said = evaluate_checkpoint(checkpoint, Catalog("floods", (entry,), CLASSES, {0: 0, 255: 1}), "test")
+    assert said.confusion.sum(axis=1).tolist() == [(mask == 0).sum(), (mask == 255).sum(), 0]
+
+
 def test_mistakes_are_told(tmp_path, scenes, catalog):
     checkpoint = make_checkpoint(tmp_path)
     with pytest.raises(CatalogError, match=r"'floods' has no split 'tset'; it has test"):

@@ -164,6 +164,34 @@ def test_seams_lie_in_a_tag_or_beside_the_scene_or_at_an_angle(tmp_path):
         open_strata(recipe(seam_m=[0, 400]), entry, catalog)
 
 
+def test_polygon_edges_lie_between_polygons_of_one_class_too(tmp_path):
+    """Two polygons of ice side by side: the label does not change between them, and the distance is to their line."""
+    entry, catalog = write_scene(tmp_path)
+    asked = recipe(edge_px=[0, 3, 9], polygon_edge_m=[0, 240, 720])
+    with pytest.raises(InputError, match=r"label_polygons\.tif is missing.*--polygons"):
+        open_strata(asked, entry, catalog)
+    numbers = np.ones((64, 64), np.uint16)
+    numbers[:, 30:] = 700
+    numbers[50:] = 0
+    path = tmp_path / "label_polygons.tif"
+    write_geotiff(path, numbers, georeference=open_entry(entry).georeference)
+    whole = open_strata(asked, entry, catalog).bins(Window(0, 0, 64, 64))
+    rows, cols = np.mgrid[:64, :64] + 0.5
+    side, bottom = np.where(rows < 50, abs(cols - 30), np.hypot(cols - 30, rows - 49.5)), abs(rows - 50)
+    metres = METRES * np.minimum(side, bottom)
+    far = abs(metres - 240) > METRES  # half a pixel or so round the corner, where edges end
+    far &= abs(metres - 720) > METRES
+    bins = in_bins(metres, (0.0, 240.0, 720.0))
+    np.testing.assert_array_equal(whole["polygon_edge_m"][far], bins[far])
+    np.testing.assert_array_equal(
+        whole["edge_px"],
+        open_strata(recipe(edge_px=[0, 3, 9]), entry, catalog).bins(Window(0, 0, 64, 64))["edge_px"],
+    )
+    write_geotiff(path, numbers[1:], overwrite=True)
+    with pytest.raises(InputError, match="1 bands of 63 x 64 pixels"):
+        open_strata(asked, entry, catalog)
+
+
 def test_what_a_scene_does_not_have_is_named(tmp_path):
     entry, catalog = write_scene(tmp_path, angle=False)
     with pytest.raises(InputError, match="no band of incidence angles"):
@@ -182,6 +210,7 @@ def test_what_a_scene_does_not_have_is_named(tmp_path):
         {"seam_m": [3]},
         {"edge_m": [0, 5, 5]},
         {"edge_m": [0, 1], "edge_px": [0, 1]},
+        {"polygon_edge_m": [0, 1], "polygon_edge_px": [0, 1]},
         {"seams_deg": [28.0]},
     ],
 )

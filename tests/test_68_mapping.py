@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -289,6 +290,11 @@ def test_the_size_of_training_pixels_is_known_where_all_scenes_say_it(tmp_path):
     assert trained_pixel_metres([one, two, one]) == pytest.approx((10, 40))
     assert trained_pixel_metres([one, degrees]) is None
     assert trained_pixel_metres([]) is None
+    bare = replace(one, georeference=GeoReference())
+    assert trained_pixel_metres([bare]) is None
+    assert trained_pixel_metres([bare, bare], 10.0) == (10.0, 10.0)  # as the catalog says of scenes on no map
+    assert trained_pixel_metres([bare, two], 10.0) == pytest.approx((10, 40))  # a map says it itself
+    assert trained_pixel_metres([bare, degrees], 10.0) is None
 
 
 def _small_windows(monkeypatch, core=32, halo=32):

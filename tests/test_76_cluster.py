@@ -666,8 +666,7 @@ def test_lists_of_scenes(tmp_path):
     assert read_scenes(tmp_path / "c.csv") == (SceneOrder("up_down", f"{tmp_path}/s.tif"),)
     entries = (Entry("x", (Asset(tmp_path / "s.tif", "image"),)),)
     write_catalog(Catalog("c", entries, ("a", "b")), tmp_path / "c.csv", overwrite=True)
-    with pytest.raises(InputError, match="is to be read by 'image'"):
-        read_scenes(tmp_path / "c.csv")
+    assert read_scenes(tmp_path / "c.csv") == (SceneOrder("x", f"{tmp_path}/s.tif", reader="image"),)
 
 
 def test_a_ledger_knows_what_was_replaced_and_has_one_writer(tmp_path):

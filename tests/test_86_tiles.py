@@ -1,6 +1,7 @@
 """Tiles of mapped floods: what is kept and left out counted by hand, splits by event, hashes that tell."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from sartransfer.catalog import Asset, Catalog, Entry, read_catalog
 from sartransfer.data.check import unit_warnings
 from sartransfer.errors import CatalogError, InputError, OutputError
 from sartransfer.geotiff import write_geotiff
-from sartransfer.prepare import TileSettings, pair_catalog, prepare_tiles
+from sartransfer.prepare import TileSettings, pair_catalog, prepare_patches, prepare_tiles
 from sartransfer.readers import open_entry, read_label
 from sartransfer.scene import GeoReference
 
@@ -195,6 +196,24 @@ def test_a_mask_that_is_not_there_and_events_that_are_all_held_out_are_told(floo
     with pytest.raises(CatalogError, match="no event is left to train on"):
         prepare_tiles(floods, tmp_path / "out", SMALL, tests=["ebro", "po", "elbe"])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_of_0_and_255_is_refused_with_what_to_do(floods, tmp_path):
+    before, after, mask = make_flood(tmp_path, "gis", seed=5)
+    values, place = open_scene(mask).read().data[0].astype(np.uint8), open_scene(mask).georeference
+    write_geotiff(mask, values * np.uint8(255), georeference=place, overwrite=True)
+    pair = {"gis": (before, after, mask)}
+    with pytest.raises(CatalogError, match=r"'gis'.*is it flooded.*class numbers"):
+        pair_catalog(pair)
+    raw = Catalog(
+        "c", (replace(floods.entries[0], id="gis", label=mask, assets=(Asset(after),)),), ("dry", "flooded")
+    )
+    with pytest.raises(CatalogError, match=r"'gis'.*is it flooded"):
+        prepare_tiles(raw, tmp_path / "out", SMALL, tests=["ebro"])
+    with pytest.raises(CatalogError, match=r"'gis'.*is it flooded"):
+        prepare_patches(raw, tmp_path / "patches", SIZE)
+    write_geotiff(mask, values * np.uint8(255), georeference=place, nodata=255.0, overwrite=True)
+    pair_catalog(pair)  # declared as nodata: nothing is flooded there
 
 
 def test_the_command_cuts_pairs(call, tmp_path):

@@ -607,7 +607,7 @@ def test_what_was_trained_is_found_scored_and_reported(call, tmp_path, data):
     assert "undefined" in printed or "water" in printed
     told = json.loads((tmp_path / "scores.json").read_text())
     assert list(told) == ["test"]
-    more = {"checkpoint", "member_views", "relation"}  # what `areas` asks of scores
+    more = {"checkpoint", "member_views", "relation", "relation_why"}  # what `areas` asks of scores
     assert {k: v for k, v in told["test"].items() if k not in more} == json.loads(
         (run / "scores/test.json").read_text()
     )

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -70,8 +71,12 @@ class Catalog:
     """Label raster value -> class index, or `IGNORE_INDEX`; empty: values are class indices already."""
     source: str = ""
     """Where the data come from and on what terms, in a sentence."""
+    pixel_m: float | None = None
+    """The side of a pixel on the ground in metres, where the files do not say it; None: not known, or they do."""
 
     def __post_init__(self) -> None:
+        if self.pixel_m is not None and not 0 < self.pixel_m < math.inf:
+            raise CatalogError(f"catalog {self.name!r}: pixel_m={self.pixel_m:g}: metres, above 0.")
         ids = [e.id for e in self.entries]
         if len(set(ids)) != len(ids):
             twice = sorted({i for i in ids if ids.count(i) > 1})[:5]
@@ -113,8 +118,8 @@ def read_catalog(path: str | Path) -> Catalog:
 
     Columns are `COLUMNS`; only ``id`` and ``images`` (or ``image``) must be there. Several files of one scene
     are joined by ``|``, as are their readers and `bands` (see `scene.parse_bands`). Paths are relative to the
-    catalog's folder. Name, classes, label values and source stand in a first line ``# {json}`` of the CSV, or
-    in the member ``sartransfer`` of the GeoJSON; without them the classes are those of the column ``class``.
+    catalog's folder. Name, classes, label values, source and ``pixel_m`` stand in a first line ``# {json}`` of the CSV,
+    or in the member ``sartransfer`` of the GeoJSON; without them the classes are those of the column ``class``.
 
     Raises `InputError` for a file that is missing or no such table, `CatalogError`, naming the row, for what
     does not hold together.
@@ -137,6 +142,7 @@ def read_catalog(path: str | Path) -> Catalog:
             classes=tuple(header.get("classes") or found),
             label_values={int(k): int(v) for k, v in (header.get("label_values") or {}).items()},
             source=str(header.get("source") or ""),
+            pixel_m=None if header.get("pixel_m") is None else float(header["pixel_m"]),
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise CatalogError(f"{path}: its header does not hold together: {error}.") from error
@@ -159,7 +165,7 @@ def write_catalog(catalog: Catalog, path: str | Path, overwrite: bool = False) -
         "classes": list(catalog.classes),
         "label_values": {str(k): v for k, v in catalog.label_values.items()},
         "source": catalog.source,
-    }
+    } | ({} if catalog.pixel_m is None else {"pixel_m": catalog.pixel_m})
     rows = [_row(entry, path.absolute().parent) for entry in catalog.entries]
     text = _format_json(header, rows) if _is_json(path) else _format_csv(header, rows)
     with replacing(path) as temporary:

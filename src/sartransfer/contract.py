@@ -8,10 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer.errors import InputError, UnitError
-from sartransfer.radar.units import Quantity, Unit, can_convert, implausible, parse_unit
+from sartransfer.radar.units import (
+    COUNTS,
+    ROUNDING,
+    Quantity,
+    Scale,
+    Unit,
+    can_convert,
+    implausible,
+    parse_unit,
+)
 from sartransfer.scene import Band, Reading, Scene, Window, row_blocks
 
 FAR = 3.0  # training standard deviations between a scene's mean and training's that earn a warning
+NOTHING = 0.02  # below every other whole number, as log2 of 1 too (.0625)
+SPREAD = 3.0  # times smaller or larger than in training from where on a standard deviation does
+BLACK = 0.01  # share of a scene, and of its outermost pixels, that are exactly 0; most of OMBRIA's have under .002
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +106,16 @@ class InputContract:
             for name in names:
                 source, target = scene.band(name).unit, parse_unit(band.unit)
                 if not can_convert(source, target):
+                    if band.difference and {scene.band(n).unit.quantity for n in names} == {
+                        source.quantity,
+                        target.quantity,
+                    }:
+                        one, two = (f"{n!r} ({scene.band(n).unit})" for n in names)
+                        raise UnitError(
+                            f"scene {scene.id!r}: input {band.name!r} is the difference of the bands {one} and {two}: "
+                            "two quantities, and the one cannot be turned into the other. Process both images alike, "
+                            "or leave the difference out."
+                        )
                     if source.quantity is Quantity.UNKNOWN:
                         raise UnitError(
                             f"scene {scene.id!r}: the unit of band {name!r} is unknown, the network expects {target}. "
@@ -105,24 +127,31 @@ class InputContract:
                     )
 
     def warnings(self, scene: Scene, reading: Reading) -> list[str]:
-        """Say what is odd about a normalized `reading`: units belied, or far from the training statistics.
+        """Say what is odd about a normalized `reading`: units belied, far from the training statistics, a black border.
 
         Args:
-            scene: where the reading comes from.
-            reading: as `read` returns it, normalized.
+            scene: where the reading comes from; its outermost pixels are read where many pixels are 0.
+            reading: as `read` returns it, normalized; it may be some of the scene's pixels in any order.
         """
         found = []
         if not reading.valid.any():
             return [f"scene {scene.id!r} has no valid pixel in the window that was looked at"]
-        for channel, band in zip(reading.data, self.bands, strict=True):
-            values = channel[reading.valid]
+        for channel, band, names in zip(reading.data, self.bands, self._sources(scene), strict=True):
+            values, odd = channel[reading.valid], None
             if band.difference is None:
-                odd = implausible(values * band.std + band.mean, parse_unit(band.unit))
-                if odd:
-                    found.append(f"scene {scene.id!r}, band {band.name!r}: {odd}")
-            distance = float(
-                values.mean(dtype=np.float64)
-            )  # damaged values may be beyond what float32 can add
+                own = values * band.std + band.mean
+                odd = implausible(own, parse_unit(band.unit), slack=ROUNDING * abs(band.mean))
+                border = None if odd else _black_border(scene, scene.names.index(names[0]), own)
+                found += [f"scene {scene.id!r}, band {band.name!r}: {text}" for text in (odd, border) if text]
+            # damaged values may be beyond what float32 can add
+            distance, spread = (float(f(values, dtype=np.float64)) for f in (np.mean, np.std))
+            fitted = (band.mean, band.std) != (0.0, 1.0)  # else there is no standard deviation of training
+            if fitted and not odd and not 1 / SPREAD <= spread <= SPREAD:
+                found.append(
+                    f"scene {scene.id!r}, band {band.name!r}: its standard deviation is {spread * band.std:.3g}, that "
+                    f"of training is {band.std:.3g} ({band.unit}): another stretch, unit or kind of scene; "
+                    "the network has not seen such values"
+                )
             if abs(distance) > FAR:
                 found.append(
                     f"scene {scene.id!r}, band {band.name!r}: its mean lies {distance:+.1f} training standard "
@@ -173,6 +202,36 @@ class InputContract:
             f"{', ' + band.polarization if band.polarization else ''}); it has "
             f"{', '.join(f'{b.name} ({b.unit})' for b in scene.bands)}. Name them with `bands`."
         )
+
+
+def _black_border(scene: Scene, index: int, values: NDArray[np.floating]) -> str | None:
+    """Say that a band of whole numbers is 0 in many pixels, at the scene's edge too: nothing was measured there.
+
+    Args:
+        scene: of the band. index: of the band in it.
+        values: its valid pixels, or some of them, in whatever unit: 0 is 0 in all that whole numbers can be turned
+            into, but for decibels, where it has no value.
+    """
+    unit = scene.bands[index].unit
+    if unit.quantity not in COUNTS or unit.scale is not Scale.LINEAR:
+        return None
+    share = float(np.mean(np.abs(values) < NOTHING))
+    if share <= BLACK:
+        return None
+    edges = (
+        Window(0, 0, 1, scene.width),
+        Window(scene.height - 1, 0, 1, scene.width),
+        Window(0, 0, scene.height, 1),
+        Window(0, scene.width - 1, scene.height, 1),
+    )
+    read = [scene.source.read([index], edge) for edge in edges]
+    border = np.concatenate([data[valid] for data, valid in read])
+    if border.size == 0 or not np.array_equal(border, np.round(border)) or np.mean(border == 0) <= BLACK:
+        return None
+    return (
+        f"{100 * share:.2g} % of its pixels are exactly 0, at the edge of the scene too: a black border, perhaps, that "
+        "is mapped as if it had been measured. Declare 0 as the file's nodata (gdal_edit.py -a_nodata 0)"
+    )
 
 
 def _fits(band: Band, wanted: InputBand) -> bool:

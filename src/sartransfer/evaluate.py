@@ -17,7 +17,7 @@ from sartransfer.members import check_members, open_members, plan_members, predi
 from sartransfer.metrics import confusion_matrix, top_k_accuracy
 from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.predict import predict_chips, predict_windows
-from sartransfer.readers import open_entry, read_label
+from sartransfer.readers import open_entry, read_label, refuse_unsaid_labels
 from sartransfer.recipe import StrataRecipe
 from sartransfer.runs import now, read_json, write_json
 from sartransfer.scene import Scene, Window
@@ -97,7 +97,8 @@ def evaluate_checkpoint(
         strata: count pixels by these too. progress: told (scenes done, scenes).
 
     Raises:
-        CatalogError: no such split, a scene without label, other classes than the checkpoint's.
+        CatalogError: no such split, a scene without label, other classes than the checkpoint's, labels of 0 and 255
+            alone where nothing says what 255 means.
         InputError, UnitError: a scene that the network cannot take, an answer that is not finite, or networks that
             cannot be asked together.
     """
@@ -114,6 +115,8 @@ def evaluate_checkpoint(
             f"the checkpoint knows the classes {', '.join(first.classes)}, the catalog has "
             f"{', '.join(catalog.classes)}. They must be the same, in the same order."
         )
+    if first.task == "segment":
+        refuse_unsaid_labels(catalog, entries)
     for network in networks:
         network.model.to(device).eval()
     found: dict[int, SceneScore] = {}

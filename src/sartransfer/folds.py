@@ -204,7 +204,9 @@ def _plan(recipe: Recipe, out: Path, catalogs: Path, number: int) -> Plan:
             "catalog": str(_catalog_path(catalogs, number).resolve()),
         }
     )
-    own = recipe.model_copy(update={"data": data, "tests": (HELD_OUT,), "rule_labelled": ()})
+    # The recipe's own test sets take no part; of what is held out the recipe may say it, or the labels' files do.
+    ruled = tuple(name for name in recipe.rule_labelled if name == HELD_OUT)
+    own = recipe.model_copy(update={"data": data, "tests": (HELD_OUT,), "rule_labelled": ruled})
     try:
         plan = plan_comparison(own, out / "folds" / str(number))
     except SartransferError as error:

@@ -35,6 +35,7 @@ from sartransfer.models.checkpoint import Checkpoint, read_checkpoint
 from sartransfer.polygons import PolygonOptions, check_extra, class_areas, write_polygons
 from sartransfer.predict import plan_flow
 from sartransfer.readers import open_files
+from sartransfer.readers.display import display_warnings
 from sartransfer.runs import chosen_weights
 from sartransfer.scene import Band, Reading, Scene, Window, format_bands
 from sartransfer.stac import MapFacts, make_item, scene_time
@@ -85,6 +86,7 @@ def predict_scene(
     out: str | Path,
     *,
     bands: tuple[Band, ...] | str | None = None,
+    reader: str | None = None,
     probabilities: bool | str = False,
     entropy: bool = False,
     spread: bool = False,
@@ -114,6 +116,8 @@ def predict_scene(
         out: where the map goes (uint8, 255 where the scene has no value; class names and colours inside).
         bands: what the scene's bands are, where the file does not say; as text in the words of
             `scene.parse_bands`, file by file with the same ``|``.
+        reader: by which the files are read, where their endings do not say it (``display``: backscatter shown as 8-bit
+            values); one for all, or file by file with the same ``|``.
         probabilities: write ``<out>-probabilities.tif`` too, one band a class: True or ``float32`` (NaN without a
             value), ``float16`` (rounded to it: smaller), or ``uint8`` (the file's scale of 1/254 applied to 0 to 254;
             255 without a value).
@@ -151,9 +155,8 @@ def predict_scene(
     paths = map_paths(out, [layer.path for layer in layers], polygons is not None, bool(stac))
     check_outputs(paths, files, overwrite, what="map", lost="the scene itself")
     if not isinstance(scene, Scene):
-        scene = open_files(
-            str(scene), bands if isinstance(bands, str) or bands is None else format_bands(bands)
-        )
+        words = bands if isinstance(bands, str) or bands is None else format_bands(bands)
+        scene = open_files(str(scene), words, reader)
     if polygons is not None:
         check_extra()
         open_ground(scene.georeference, scene.height, scene.width)
@@ -167,11 +170,13 @@ def predict_scene(
     sample = _sample(networks[0], scene, plan, plan_flow(scene, device))
     warnings = networks[0].contract.warnings(scene, Reading(sample, np.ones(sample.shape[1:], dtype=bool)))
     sizes = [pixel_warning(scene, network.metadata.get("pixel_m")) for network in networks]
-    warnings += sorted({text for text in sizes if text})
+    warnings += [*sorted({text for text in sizes if text}), *display_warnings(scene)]
     engines = _earlier_engines(out, networks) if engine == AUTO else [engine]
     members = open_members(networks, plans, scene, device, views=views, engines=engines)
     total = count_windows(plan, scene.height, scene.width)
-    with GrowingMap(layers, scene.height, scene.width, map_task(members, scene, files, device)) as growing:
+    with GrowingMap(
+        layers, scene.height, scene.width, map_task(members, scene, files, device, reader)
+    ) as growing:
         scratch = growing.folder if growing.resumable else None
         if elsewhere is None:
             found = map_arrays(layers, members, scene, device, growing.done, scratch)
@@ -323,7 +328,7 @@ def _sample(checkpoint: Checkpoint, scene: Scene, plan: ScenePlan, flow: Flow) -
 
 
 def map_task(
-    members: Sequence[Member], scene: Scene, files: Sequence[Path], device: str
+    members: Sequence[Member], scene: Scene, files: Sequence[Path], device: str, reader: str | None = None
 ) -> dict[str, Any] | None:
     """Return all that a map depends on, so that a killed one is gone on with; None where that is not known."""
     tensors = [member.checkpoint.metadata.get("sha256") for member in members]
@@ -341,6 +346,7 @@ def map_task(
         "engines": [member.engine.engine for member in members],
         "device": device,
         "classes": list(members[0].checkpoint.classes),
+        **({"reader": reader} if reader else {}),
     }
 
 

@@ -3,7 +3,7 @@
 import math
 import resource
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from sartransfer.losses import build_loss
 from sartransfer.models import build_model
 from sartransfer.models.attention import quick_attention
 from sartransfer.predict import autocast, choose_device, choose_precision
-from sartransfer.recipe import DataRecipe, Recipe, StagesStart, TrainingRecipe
-from sartransfer.results import OTHER_DATA, RULE_LABELS, TestSet
+from sartransfer.readers import refuse_unsaid_labels
+from sartransfer.recipe import DataRecipe, Recipe, StagesStart, TrainingRecipe, digest
+from sartransfer.results import NOT_KNOWN, OTHER_DATA, RULE_LABELS, TestSet
 from sartransfer.runs import RunFolder, fingerprint
 from sartransfer.stages import Job, content_of, refuse_leaking_stages
 from sartransfer.statistics import smallest_detectable_difference, smallest_sign_flip_p
@@ -34,6 +35,8 @@ from sartransfer.train import keep_freed_memory
 
 TIMED_PIXELS = 4 << 20
 """Pixels of a batch up to which a step is timed whole."""
+SLOW_STEP = 5.0
+"""Seconds from which one step, after the one to warm up, is timed instead of three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,11 @@ def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
         entries = catalog.in_split(name)
         groups = {e.group or e.id for e in entries}
         test_sets.append(TestSet(name, len(entries), len(groups), relation_of(recipe, catalog, name)))
-        if recipe.strata and recipe.task == "segment":  # what they need and lack else ends a run after its training
+        if recipe.task == "segment":
+            refuse_unsaid_labels(catalog, entries)
+        if (
+            recipe.strata and recipe.task == "segment"
+        ):  # what they need and lack else ends a run after its training
             for entry in entries:
                 check_strata(recipe.strata, entry)
     for name in recipe.rule_labelled:
@@ -142,11 +149,13 @@ def relation_of(recipe: Recipe | None, catalog: Catalog, name: str) -> str:
     if recipe is not None and name in same_scenes(recipe.data):
         return "same scenes"
     # Without training scenes nothing can be shared, and nothing is known.
-    return relation(catalog, name) if catalog.in_split(TRAIN) else "not known"
+    return relation(catalog, name) if catalog.in_split(TRAIN) else NOT_KNOWN
 
 
-def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
+def estimate(plan: Plan, device: str = "auto", tell: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Return what the open runs will take: time and memory from three measured steps, disk from the network.
+
+    Starts that train one network alike are timed once; `tell` hears what is timed, before it is.
 
     Labels are looked at first (`data.check.look_at_labels`): ``labels`` says at how many.
     ``seconds_per_run`` is an upper bound where training may stop early. ``detectable`` gives, for a standard
@@ -163,22 +172,31 @@ def estimate(plan: Plan, device: str = "auto") -> dict[str, Any]:
     data = open_training_data(catalog, recipe.data.model_copy(update={"normalization": "none"}))
     seconds: dict[tuple[str, float], float] = {}
     parameters: dict[str, int] = {}
+    timed: dict[str, tuple[int, float]] = {}
     for name in recipe.initializations:
         model_recipe = recipe.model_of(name)
-        model = build_model(
-            model_recipe.name, len(data.contract.bands), len(catalog.classes), **model_recipe.options
-        )
-        model.to(device).to(memory_format=torch.channels_last)
-        parameters[name] = sum(p.numel() for p in model.parameters())
         training = recipe.training_of(name)
         batch = training.batch_size
         patch = None if recipe.data.patch is None else in_pixels(recipe.data.patch, data.train.scenes)
         if patch is not None:
             check_patches(data.train, patch)
         size = data.train.shape(0) if patch is None else (patch.size or 0,) * 2
-        step = _step_seconds(
-            model, training, recipe.task, size, len(data.contract.bands), len(catalog.classes), device
-        )
+        work = digest([
+            model_recipe.model_dump(mode="json"), batch, training.precision,
+            training.model_dump(mode="json", include={"loss", "loss_options"}),
+        ])  # fmt: skip
+        if work not in timed:
+            if tell:
+                tell(f"timing steps of {model_recipe.name} ({name}): {batch} of {size[0]} x {size[1]} pixels")
+            model = build_model(
+                model_recipe.name, len(data.contract.bands), len(catalog.classes), **model_recipe.options
+            )
+            model.to(device).to(memory_format=torch.channels_last)
+            step = _step_seconds(
+                model, training, recipe.task, size, len(data.contract.bands), len(catalog.classes), device
+            )
+            timed[work] = sum(p.numel() for p in model.parameters()), step
+        parameters[name], step = timed[work]
         each = recipe.data.patch.per_scene if recipe.data.patch else 1
         held = data.validation
         area = 0 if held is None else sum(h * w for h, w in (held.shape(i) for i in range(len(held))))
@@ -221,7 +239,7 @@ def _step_seconds(
     classes: int,
     device: str,
 ) -> float:
-    """Time a training step on noise: the median of three, after one to warm up."""
+    """Time a training step on noise: the median of three, after one to warm up; of slow ones the second is enough."""
     precision = choose_precision(recipe.precision, device)
     loss = build_loss(recipe.loss, num_classes=classes, options=recipe.loss_options)
     # Batches of large patches may be more than this machine's memory: fewer are timed, and the time scaled.
@@ -238,4 +256,6 @@ def _step_seconds(
         if on_gpu(device):
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-    return sorted(times[1:])[1] * recipe.batch_size / batch
+        if len(times) == 2 and times[1] > SLOW_STEP:
+            break
+    return sorted(times[1:])[len(times) // 2 - 1] * recipe.batch_size / batch

@@ -161,7 +161,7 @@ def train_job(
         "task": job.task,
         "classes": list(classes),
         "contract": data.contract.to_json(),
-        "pixel_m": trained_pixel_metres(data.train.scenes),
+        "pixel_m": trained_pixel_metres(data.train.scenes, data.catalog.pixel_m),
         "chip": job.data.chip,
         "views": views,
         "primary": job.primary.model_dump(mode="json", by_alias=True),

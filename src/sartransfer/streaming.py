@@ -54,6 +54,7 @@ def map_note(task: Mapping[str, Any], layers: Sequence[Layer]) -> dict[str, Any]
     return {
         "networks": digest([task.get(name) for name in ("tensors", "contracts", "classes")]),
         **{name: task.get(name) for name in ("bands", "views", "engines")},
+        **{name: task[name] for name in ("reader",) if name in task},
         "plans": [[plan["method"], plan["core"], plan["halo"]] for plan in task.get("plans", ())],
         "layers": {each.path.stem.removeprefix(layers[0].path.stem): each.dtype for each in layers},
     }

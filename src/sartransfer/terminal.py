@@ -53,8 +53,11 @@ def show_estimate(plan: "Plan", device: str) -> None:
     """Measure a few steps and print what a comparison takes and what it can find."""
     from sartransfer.plan import estimate
 
-    with out.status("measuring three training steps a network ..."):
-        found = estimate(plan, device)
+    def tell(text: str) -> None:
+        err.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    with out.status("measuring training steps ..."):
+        found = estimate(plan, device, tell)
     table = Table("", "", show_header=False, title=f"{escape(plan.recipe.name)}: what it takes")
     table.add_row("runs", f"{found['runs']}, of which {found['open']} are still to be done")
     table.add_row("labels", found["labels"])

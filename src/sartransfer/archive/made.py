@@ -81,7 +81,7 @@ def differences(
     except (LookupError, ValueError):
         return ["it does not say with which options, as maps of an earlier version"]
     files = scene_files(scene)
-    found = open_files(scene, bands)
+    found = open_files(scene, bands, options.get("reader"))
     words = []
     if (tags.get("SARTRANSFER_SCENE"), tags.get("SARTRANSFER_FILES")) != (found.id, files_tag(files)):
         words.append("it is of other files")
@@ -103,6 +103,7 @@ def _wanted(
         "plans": [plan.to_json() for plan in plans],
         "views": [views or network.views for network in networks],
         "engines": [options.get("engine", "eager")] * len(networks),
+        **({"reader": options["reader"]} if options.get("reader") else {}),
     }
     note: dict[str, Any] = json.loads(json.dumps(map_note(task, _layers(path, networks, options))))
     return note
@@ -114,6 +115,10 @@ def _compared(made: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         words.append("by other networks")
     if made.get("bands") != wanted["bands"]:
         words.append("its bands were taken for something else")
+    if made.get("reader") != wanted.get("reader"):
+        words.append(
+            f"read by {made.get('reader', 'its ending')} instead of {wanted.get('reader', 'its ending')}"
+        )
     if made.get("views") != wanted["views"]:
         words.append(f"views={_list(made.get('views'))} instead of {_list(wanted['views'])}")
     ours, theirs = (list(map(_precision, note.get("engines") or ())) for note in (wanted, made))

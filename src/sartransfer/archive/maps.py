@@ -164,7 +164,7 @@ def predict_by_windows(
     """
     task, target = plan_task(checkpoints, device, options), Path(out).absolute()
     networks = loaded(task)
-    scene = open_files(order.scene, order.bands)
+    scene = open_files(order.scene, order.bands, order.reader)
     how = {name: options[name] for name in ("views", "memory", "engine") if name in options}
     plans, _ = plan_members(networks, scene.height, scene.width, **how)
     if any(plan.method != EXACT for plan in plans):
@@ -223,6 +223,7 @@ def _key(order: SceneOrder, task: MapTask) -> str:
     for file in map(Path, order.scene.split("|")):
         parts = sorted(file.rglob("*")) if file.is_dir() else [file]
         files += [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in parts if p.is_file()]
+    by = [order.reader] if order.reader else []
     of_catalog = [order.time.isoformat()] if order.time and dict(task.options).get("stac") else []
     return digest(
         [
@@ -233,5 +234,6 @@ def _key(order: SceneOrder, task: MapTask) -> str:
             files,
             repr(sorted(task.options)),
             *of_catalog,
+            *by,
         ]
     )

@@ -29,12 +29,15 @@ class SceneOrder:
     """What the bands are, where the files do not say (`scene.parse_bands`)."""
     time: datetime | None = None
     """When it was taken, where a catalog says it."""
+    reader: str | None = None
+    """By which it is read, where the files' endings do not say it (`readers.open_files`)."""
 
     def options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options of `mapping.predict_scene` for this scene: a STAC item tells its own time.
+        """Return the options of `mapping.predict_scene` for this scene: its reader, and for a STAC item its own time.
 
         Raises `InputError` where one time is given for all and this scene has another.
         """
+        asked = {**asked, "reader": self.reader} if self.reader else asked
         stac = asked.get("stac")
         if not stac or self.time is None:
             return dict(asked)
@@ -46,17 +49,19 @@ class SceneOrder:
         return {**asked, "stac": self.time}
 
 
-def read_scenes(path: str | Path, bands: str | None = None) -> tuple[SceneOrder, ...]:
+def read_scenes(
+    path: str | Path, bands: str | None = None, reader: str | None = None
+) -> tuple[SceneOrder, ...]:
     """Read a list of scenes: a text file with a scene a line, or a catalog.
 
     ``#`` begins a remark at the start of a line or after a space. Paths are relative to the list's folder.
-    `bands` holds for all scenes of which a catalog does not say it.
+    `bands` and `reader` hold for all scenes of which a catalog does not say it.
 
     Raises `InputError` for a list that is missing, empty, or has two scenes of one name; `CatalogError`.
     """
     path = Path(path)
     if path.suffix in (".csv", ".geojson", ".json"):
-        orders = [_of_entry(entry, bands) for entry in read_catalog(path).entries]
+        orders = [_of_entry(entry, bands, reader) for entry in read_catalog(path).entries]
     else:
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -65,7 +70,7 @@ def read_scenes(path: str | Path, bands: str | None = None) -> tuple[SceneOrder,
         words = [w for w in (REMARK.sub("", line).strip() for line in lines) if w]
         orders = []
         for line in words:
-            orders.append(order_of(line, bands, path.absolute().parent))
+            orders.append(order_of(line, bands, path.absolute().parent, reader))
     if not orders:
         raise InputError(f"{path} names no scene: write one a line.")
     check_names(orders)
@@ -81,22 +86,24 @@ def check_names(orders: Sequence[SceneOrder]) -> None:
         )
 
 
-def order_of(scene: str, bands: str | None = None, base: Path | None = None) -> SceneOrder:
+def order_of(
+    scene: str, bands: str | None = None, base: Path | None = None, reader: str | None = None
+) -> SceneOrder:
     """Return the order for a scene as people write it; paths are relative to `base`, or to where we are."""
     files = [(base or Path.cwd()) / part.strip() for part in scene.split("|")]
-    return SceneOrder(_name(files[-1].stem), "|".join(map(str, files)), bands)
+    return SceneOrder(_name(files[-1].stem), "|".join(map(str, files)), bands, reader=reader)
 
 
-def _of_entry(entry: Entry, bands: str | None) -> SceneOrder:
-    for asset in entry.assets:
-        if asset.reader not in (None, ENDINGS.get(asset.path.suffix.lower()), *DETECTORS):
-            raise InputError(
-                f"entry {entry.id!r}: {asset.path} is to be read by {asset.reader!r}, which its ending does not "
-                "say. Maps of many scenes are made of files that are known by their ending or content."
-            )
+def _of_entry(entry: Entry, bands: str | None, reader: str | None) -> SceneOrder:
     files = "|".join(str(asset.path.absolute()) for asset in entry.assets)
     said = "|".join(format_bands(asset.bands) if asset.bands else "" for asset in entry.assets)
-    return SceneOrder(_name(entry.id), files, said if said.strip("|") else bands, entry.time)
+    named = [
+        "" if a.reader in (ENDINGS.get(a.path.suffix.lower()), *DETECTORS) else a.reader or ""
+        for a in entry.assets
+    ]
+    # One for all is written as people do on the command line: a map made by either is the same.
+    readers = ("|".join(named) if len(set(named)) > 1 else named[0]) or reader
+    return SceneOrder(_name(entry.id), files, said if said.strip("|") else bands, entry.time, readers)
 
 
 def _name(text: str) -> str:

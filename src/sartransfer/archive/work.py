@@ -120,7 +120,7 @@ def map_window(work: WindowTask, window: Window) -> list[NDArray[Any]]:
     if work.name not in _OPENED:
         _OPENED.clear()
         networks = loaded(work.task)
-        scene = open_files(work.order.scene, work.order.bands)
+        scene = open_files(work.order.scene, work.order.bands, work.order.reader)
         members = open_members(networks, work.plans, scene, device, engines=work.engines)
         members = [replace(m, views=v) for m, v in zip(members, work.views, strict=True)]
         _OPENED[work.name] = scene, members

@@ -16,6 +16,7 @@ LEFT_OUT = {
     "same scenes": "of the scenes that were trained on",
     "labels of a rule": "its labels are a rule's, so that its errors are agreement with that rule",
     "other data": "from other data",
+    "not known": "whether the network was trained on its scenes is not known",
 }
 """Relation of a test set (`results.TestSet`) -> why its errors are not joined with others' unless it is named."""
 
@@ -38,7 +39,7 @@ def areas(
         list[str] | None,
         typer.Option(
             help="A test set of the scores (repeatable; groups of all count). Default: all but those of training's "
-            "scenes, of rule labels or from other data."
+            "scenes, of rule labels, from other data, or of which it is not known what they are."
         ),
     ] = None,
     target: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table as JSON too.")] = None,
@@ -60,13 +61,15 @@ def areas(
         for name, area in zip(rows, expected_areas(probabilities, len(rows)), strict=True):
             rows[name]["expected_km2"] = area / 1e6
     if scores is not None:
-        confusions, used = _confusions(scores, split, list(rows), map_path)
+        confusions, relations = _confusions(scores, split, list(rows), map_path)
+        used = list(relations)
         estimate = resampled_areas(confusions, np.array([row["km2"] for row in rows.values()]))
         for i, row in enumerate(rows.values()):
             row["adjusted_km2"], row["low_km2"], row["high_km2"] = (
                 float(values[i]) for values in (estimate.area, estimate.low, estimate.high)
             )
             row["test_sets"], row["groups"] = used, len(confusions)
+            row["relations"] = relations
     _show(rows)
     if scores is not None:
         err.print(
@@ -80,8 +83,10 @@ def areas(
 
 def _confusions(
     path: Path, splits: list[str] | None, classes: list[str], map_path: Path
-) -> tuple[Any, list[str]]:
+) -> tuple[Any, dict[str, str | None]]:
     """Return confusion matrices by group (G, K, K) from what `evaluate --out` wrote, and the test sets they are of.
+
+    Test sets come with their relation to training, None where the scores do not say it (of an earlier version).
 
     Groups of several test sets are told apart by set. Without `splits` every set counts that is not left out
     (`LEFT_OUT`), which is said.
@@ -127,17 +132,23 @@ def _confusions(
             f"warning: {', '.join(twice)} in more than one test set. Each counts as a group of its own: if it is one "
             "event, the interval is too narrow (--split chooses test sets)."
         )
-    return np.stack(list(groups.values())), used
+    return np.stack(list(groups.values())), {name: sets[name].get("relation") for name in used}
 
 
 def _choose(path: Path, sets: dict[str, Any], splits: list[str] | None) -> list[str]:
     """Return the test sets to be joined, and say of the others why they are not."""
-    why = {name: LEFT_OUT[r] for name, found in sets.items() if (r := found.get("relation")) in LEFT_OUT}
+    why = {name: _reason(found) for name, found in sets.items() if found.get("relation") in LEFT_OUT}
     for name in splits or ():
         if name not in sets:
             raise InputError(one_of("split", name, sets))
         if name in why:
             _tell(f"warning: {name}: {why[name]}.")
+    untold = [name for name in splits or sets if sets[name].get("relation") is None]
+    if untold:
+        _tell(
+            f"warning: {', '.join(untold)}: the scores do not say whether the network was trained on these scenes. "
+            "Score them anew (sartransfer evaluate)."
+        )
     if splits:
         return list(dict.fromkeys(splits))
     used = [name for name in sets if name not in why]
@@ -150,6 +161,12 @@ def _choose(path: Path, sets: dict[str, Any], splits: list[str] | None) -> list[
     if why:
         _tell(f"left out: {reasons}")
     return used
+
+
+def _reason(found: dict[str, Any]) -> str:
+    """Return why a test set is left out: by its relation, and by what `evaluate` found."""
+    why = found.get("relation_why")
+    return LEFT_OUT[found["relation"]] + (f" [{why}]" if why else "")
 
 
 def _tell(text: str) -> None:

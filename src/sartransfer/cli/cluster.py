@@ -118,17 +118,21 @@ def predict_many(
 ) -> "MapResult | None":
     """Map a list of scenes, and say what failed; or one scene by many workers, and return what came of it.
 
-    `options` are those of `archive.predict_scenes`, and the bands; `cluster`: where, the folder of its keys, whether
+    `options` are those of `archive.predict_scenes`, bands and reader; `cluster`: where, the folder of its keys, whether
     it may be plain; `folder`: `target` is one.
     """
     from sartransfer.archive import order_of, predict_by_windows, predict_scenes, read_scenes
     from sartransfer.cluster import open_cluster
 
-    bands = options.pop("bands")
+    bands, reader = options.pop("bands"), options.pop("reader")
     listed = is_list(scenes)
     if (listed or len(scenes) > 1) and target.suffix.lower() in (".tif", ".tiff") and not target.is_dir():
         raise OutputError(f"several scenes do not go into one map: {target}. Name a folder (--out maps).")
-    orders = read_scenes(scenes[0], bands) if listed else tuple(order_of(scene, bands) for scene in scenes)
+    orders = (
+        read_scenes(scenes[0], bands, reader)
+        if listed
+        else tuple(order_of(scene, bands, reader=reader) for scene in scenes)
+    )
     where, keys, plain = cluster
     try:
         with Watcher() as watcher, ExitStack() as stack:

@@ -70,6 +70,13 @@ def predict(
             "for several files 'before=sigma0_db|after=sigma0_db'."
         ),
     ] = None,
+    reader: Annotated[
+        str | None,
+        typer.Option(
+            help="How the files are read, where their endings do not say it. display: VV of sigma0 or gamma0 shown as "
+            "8-bit values, for networks that learned on those.",
+        ),
+    ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write class probabilities too, as MAP-probabilities.tif.")
     ] = False,
@@ -117,9 +124,13 @@ def predict(
     from sartransfer.engines.kinds import NAMES
     from sartransfer.mapping import read_networks
     from sartransfer.predict import choose_device
+    from sartransfer.readers import READERS
 
     if engine not in NAMES:  # told before anything is read, and of a dry run too
         raise InputError(one_of("engine", engine, NAMES))
+    for name in (reader or "").split("|"):
+        if name.strip() and name.strip() not in READERS:
+            raise InputError(one_of("reader", name.strip(), READERS))
     folder = len(scenes) > 1 or target.is_dir()
     asked, device = device, device if cluster else choose_device(device)
     if (min_area != "0" or simplify) and not polygons:
@@ -129,7 +140,7 @@ def predict(
     }  # fmt: skip
     more: dict[str, Any] = {
         "polygons": _polygon_options(min_area, simplify) if polygons else None, "stac": _when(stac, time),
-        "bands": bands, "overwrite": overwrite, **options,
+        "bands": bands, "reader": reader, "overwrite": overwrite, **options,
     }  # fmt: skip
     how: dict[str, Any] = {
         "memory": parse_bytes(memory) if memory else None, "views": views, "device": device, "engine": engine
@@ -152,7 +163,7 @@ def predict(
     networks = read_networks([checkpoint, *(ensemble or ())])
     if dry_run:
         for scene, path in maps.items():
-            _foretell(networks, scene, bands, path, options, how)
+            _foretell(networks, scene, (bands, reader), path, options, how)
         return
     if folder:
         target.mkdir(parents=True, exist_ok=True)
@@ -252,17 +263,17 @@ def _targets(scenes: list[str], folder: Path) -> dict[str, Path]:
 def _foretell(
     networks: "tuple[Checkpoint, ...]",
     scene: str,
-    bands: str | None,
+    read_as: tuple[str | None, str | None],
     path: Path,
     options: dict[str, Any],
     how: dict[str, Any],
 ) -> None:
-    """Print what mapping a scene takes."""
+    """Print what mapping a scene, with such bands read by such a reader, takes."""
     from sartransfer.forecast import foresee
     from sartransfer.map_layers import plan_layers
     from sartransfer.readers import open_files
 
-    opened = open_files(scene, bands)
+    opened = open_files(scene, *read_as)
     for network in networks:
         network.contract.check(opened)
     layers = plan_layers(path, networks[0].classes, **options)

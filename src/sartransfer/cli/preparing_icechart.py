@@ -64,6 +64,13 @@ def icechart(
     any_time: Annotated[
         bool, typer.Option("--any-time", help="Do not check the time between chart and scene.")
     ] = False,
+    polygons: Annotated[
+        bool,
+        typer.Option(
+            "--polygons",
+            help="Write the polygons' numbers too, as OUT_polygons.tif: scores by distance from edges.",
+        ),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw an ice chart as a label raster on a scene's grid; land and what is not known get no label."""
@@ -87,6 +94,7 @@ def icechart(
             dominance=dominance,
             buffer_m=buffer_m,
             edges=_edges(edges),
+            polygons_out=target.with_name(f"{target.stem}_polygons.tif") if polygons else None,
             columns=_columns(columns or []),
             coding=_coding(coding),
             values=_values(values or []),

@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from sartransfer.cli.areas import LEFT_OUT
 from sartransfer.cli.options import (
     CatalogOption,
     CheckpointPath,
@@ -22,12 +23,13 @@ from sartransfer.cli.options import (
     splits_to_score,
 )
 from sartransfer.errors import OutputError, SartransferError
-from sartransfer.terminal import out, score_table, show_path
+from sartransfer.terminal import err, out, score_table, show_path
 
 if TYPE_CHECKING:
     from sartransfer.catalog import Catalog
     from sartransfer.ensemble import EnsembleScores
     from sartransfer.models.checkpoint import Checkpoint
+    from sartransfer.seen import Standing
 
 
 def evaluate(
@@ -50,9 +52,9 @@ def evaluate(
     from sartransfer.evaluate import check_together, evaluate_checkpoint, scores_json
     from sartransfer.mapping import checkpoint_tag
     from sartransfer.models.checkpoint import read_checkpoint
-    from sartransfer.plan import relation_of
     from sartransfer.predict import choose_device
     from sartransfer.runs import chosen_weights, write_json
+    from sartransfer.seen import standings
 
     check_one_source(recipe, catalog, dataset)
     if json_out and json_out.exists() and not overwrite:
@@ -66,16 +68,23 @@ def evaluate(
     found = open_scored_scenes(recipe, catalog, dataset, networks[0].classes)
     asked = read_recipe(recipe) if recipe else None
     strata = asked.strata if asked else None
+    names = splits_to_score(found, test_set)
+    with err.status("looking whether the test scenes were trained on ..."):
+        known = standings(dict(zip(paths, networks, strict=True)), asked, found, names, source=catalog)
+    for text in _shown_oddly(found, names):
+        err.print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
     collected = {}
-    for name in splits_to_score(found, test_set):
+    for name in names:
         scores = evaluate_checkpoint(networks, found, name, device=device, views=views, strata=strata)
         title = f"{name}: {len(networks)} networks" if len(networks) > 1 else name
         out.print(score_table(title, scores.confusion, scores.classes, scores.top2()))
         collected[name] = scores_json(scores) | {
             "checkpoint": checkpoint_tag(networks),
             "member_views": [views or network.views for network in networks],
-            "relation": relation_of(asked, found, name),
+            "relation": known[name].relation,
+            "relation_why": known[name].why,
         }
+        _warn(name, known[name])
         for path, network in zip(paths, networks, strict=True):
             _log(path, network.metadata.get("identity"), found, name)
     if json_out:
@@ -164,6 +173,26 @@ def _ensemble_table(found: "EnsembleScores") -> Table:
     table.add_row("mean entropy", f"{found.entropy.mean():.4f} nats")
     table.add_row("spread", f"{found.spread.mean():.4f} nats")
     return table
+
+
+def _shown_oddly(catalog: "Catalog", names: list[str]) -> list[str]:
+    """Say, once each, what display values of the scenes are made of that their stretch was not made for."""
+    from sartransfer.readers import open_entry
+    from sartransfer.readers.display import display_warnings
+
+    asked = [e for name in names for e in catalog.in_split(name) if "display" in {a.reader for a in e.assets}]
+    return list(dict.fromkeys(text for e in asked for text in display_warnings(open_entry(e))))
+
+
+def _warn(name: str, found: "Standing") -> None:
+    """Say of a test set's scores what they are not."""
+    if found.relation in LEFT_OUT and found.relation != "other data":
+        words = f"{name}: {LEFT_OUT[found.relation]}" + (f" ({found.why})" if found.why else "")
+        err.print(
+            f"[yellow]warning:[/] {escape(words)}. Its scores say nothing certain of new scenes.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _log(path: Path, identity: object, catalog: "Catalog", split: str) -> None:

@@ -16,7 +16,7 @@ from sartransfer.data.patches import category_index
 from sartransfer.data.strata import check_strata
 from sartransfer.errors import CatalogError, SartransferError
 from sartransfer.radar.units import Quantity, implausible
-from sartransfer.readers import open_entry, read_label
+from sartransfer.readers import open_entry, read_label, refuse_unsaid_labels, unsaid_labels
 from sartransfer.recipe import BandRecipe, StrataRecipe
 from sartransfer.scene import Scene
 
@@ -64,7 +64,8 @@ def look_at_labels(
 
     Raises:
         InputError, CatalogError: a label is missing, cannot be read, has another size than its scene or a value that is
-            no class; or nothing but ignored pixels is in any of them.
+            no class; nothing but ignored pixels is in any of them; or they are 0 and 255 alone, and nothing says what
+            255 means (`readers.unsaid_labels`).
     """
     entries, began = catalog.in_split(TRAIN), time.monotonic()
     seen = empty = 0
@@ -87,6 +88,8 @@ def look_at_labels(
             "Say with data.label_values, or in the catalog's header, which value means which class: "
             f"{', '.join(catalog.classes)}."
         )
+    if task == "segment":
+        refuse_unsaid_labels(catalog, entries)
     return LabelsSeen(seen, len(entries), empty)
 
 
@@ -103,10 +106,10 @@ def check_catalog(
     Kinds: ``missing file``, ``unreadable`` (damaged, sizes that differ between files, two bands of one name),
     ``bands`` (not those that a recipe asks for, or in units that cannot be turned into those of the first training
     scene), ``unit`` (a band of unknown unit: refused in training; values that belie the
-    declared one), ``label`` (another size than the scene, values outside the
-    classes), ``empty label`` (nothing but ignored pixels), ``duplicate`` (two entries with one
-    image, in one split or two; the two halves of one scene are not), ``strata`` (a test scene without what a recipe's
-    strata need).
+    declared one; before and after a flood of two quantities), ``label`` (another size or place than the scene, values
+    outside the classes, a split's masks of 0 and 255 alone where nothing says what 255 means), ``empty label`` (nothing
+    but ignored pixels), ``duplicate`` (two entries with one image, in one split or two; the two halves of one scene are
+    not), ``strata`` (a test scene without what a recipe's strata need).
 
     Args:
         catalog: to look over.
@@ -133,7 +136,7 @@ def check_catalog(
             problems += _content(entry, holders)
         if progress:
             progress(i + 1, len(catalog.entries))
-    return problems
+    return problems + _unsaid(catalog)
 
 
 def unit_warnings(catalog: Catalog) -> list[str]:
@@ -153,6 +156,13 @@ def belied_units(scene: Scene) -> list[str]:
         (band.name, implausible(values, band.unit)) for band, values in zip(scene.bands, data, strict=True)
     )
     return [f"band {name!r} is {words}" for name, words in odd if words]
+
+
+def _unsaid(catalog: Catalog) -> list[Problem]:
+    """Return the first label of each split whose 255 nothing explains; entries without a split are a set too."""
+    sets = ([e for e in catalog.entries if e.split == split] for split in (*catalog.splits, None))
+    found = [unsaid_labels(catalog, entries) for entries in sets]
+    return [Problem("label", entry.id, words) for entry, words in filter(None, found)]
 
 
 def _without_strata(strata: StrataRecipe, entry: Entry) -> list[Problem]:
@@ -198,6 +208,7 @@ def _look(
     if unknown:
         message = f"band(s) of unknown unit: {', '.join(unknown)}. Say what they are in the column `bands`."
         problems.append(Problem("unit", entry.id, message))
+    problems += [Problem("unit", entry.id, words) for words in _unlike_pairs(scene)]
     if contract is not None and not done:
         try:
             contract.check(scene)
@@ -216,6 +227,18 @@ def _look(
         message = f"class {entry.category!r} is not among {', '.join(catalog.classes)}"
         problems.append(Problem("label", entry.id, message))
     return problems
+
+
+def _unlike_pairs(scene: Scene) -> list[str]:
+    """Name the bands of before and after a flood, of one polarization, that are of two quantities."""
+    before, after = ([b for b in scene.bands if b.role == role] for role in ("reference", "flood"))
+    return [
+        f"band {a.name!r} is {a.unit}, {b.name!r} is {b.unit}: two quantities, which cannot be compared. Process both "
+        "images alike."
+        for a in before
+        for b in after
+        if a.polarization == b.polarization and a.unit.quantity is not b.unit.quantity
+    ]
 
 
 def _content(entry: Entry, holders: dict[str, Entry]) -> list[Problem]:

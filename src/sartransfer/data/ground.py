@@ -6,7 +6,7 @@ import numpy as np
 
 from sartransfer.errors import InputError
 from sartransfer.recipe import PatchRecipe
-from sartransfer.scene import Scene
+from sartransfer.scene import GeoReference, Scene
 
 SAME = 0.005  # share by which pixels of scenes trained together may differ and still be called of one size
 EARTH = 6371008.8  # metres: mean radius of the WGS 84 ellipsoid (Moritz 2000, Geodetic Reference System 1980)
@@ -89,10 +89,20 @@ def common_pixel_metres(scenes: Sequence[Scene]) -> float:
     return smallest
 
 
-def trained_pixel_metres(scenes: Sequence[Scene]) -> tuple[float, float] | None:
-    """Return the smallest and the largest side of a pixel in metres; None where a scene does not say."""
+def trained_pixel_metres(scenes: Sequence[Scene], stated: float | None = None) -> tuple[float, float] | None:
+    """Return the smallest and the largest side of a pixel in metres.
+
+    Args:
+        scenes: of training. stated: what their catalog says of those that do not lie on a map (`Catalog.pixel_m`).
+
+    Returns:
+        None where a scene does not say, nor the catalog.
+    """
     try:
-        sizes = [pixel_metres(scene) for scene in scenes]
+        sizes = [
+            stated if stated and scene.georeference == GeoReference() else pixel_metres(scene)
+            for scene in scenes
+        ]
     except InputError:
         return None
     return (min(sizes), max(sizes)) if sizes else None

@@ -21,7 +21,7 @@ from sartransfer.data.splits import (
     take_fraction,
 )
 from sartransfer.errors import CatalogError, RecipeError, one_of
-from sartransfer.readers import open_entry
+from sartransfer.readers import open_entry, refuse_unsaid_labels
 from sartransfer.recipe import DataRecipe, ExternalRecipe
 
 
@@ -104,7 +104,12 @@ def same_scenes(data: DataRecipe) -> tuple[str, ...]:
 def open_training_data(
     catalog: Catalog, data: DataRecipe, *, fraction: float = 1.0, seed: int = 0
 ) -> TrainingData:
-    """Return training and validation scenes of a label fraction, with a contract fitted on its training pixels."""
+    """Return training and validation scenes of a label fraction, with a contract fitted on its training pixels.
+
+    Raises `CatalogError` where labels are of 0 and 255 alone and nothing says what 255 means.
+    """
+    for split in (TRAIN, VALIDATION):
+        refuse_unsaid_labels(catalog, catalog.in_split(split))
     reduced = take_fraction(catalog, fraction, seed) if fraction < 1 else catalog
     entries = reduced.in_split(TRAIN)
     contract = resolve_contract(data.bands, open_entry(entries[0]))

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,14 @@ from sartransfer.catalog import Catalog, Entry
 from sartransfer.data.ground import pixel_metres
 from sartransfer.data.seams import read_seams
 from sartransfer.errors import InputError
+from sartransfer.geotiff import opened
 from sartransfer.radar.units import Quantity
 from sartransfer.readers import open_entry, read_label
 from sartransfer.recipe import StrataRecipe
 from sartransfer.scene import Scene, Window
 
 ANGLE = "incidence_angle_deg"
+POLYGONS = "polygon_edge"  # kinds of strata whose names begin so
 OUTSIDE = -1
 """Bin of a pixel that is in none."""
 FLAT = 1e-9  # degrees a pixel below which an angle does not say how far a seam is
@@ -36,6 +39,8 @@ class Strata:
     """Lines (N, 2) of rows and columns along which sub-swaths meet; None: they meet at the recipe's angles."""
     label: NDArray[np.uint8]
     """(H, W) class indices; where they change is an edge."""
+    polygons: NDArray[np.unsignedinteger] | None
+    """(H, W) numbers of the chart's polygons; None where nothing is asked of their edges."""
 
     def bins(self, window: Window) -> dict[str, NDArray[np.int64]]:
         """Return, for each kind of the recipe, the bin of every pixel of a window (h, w), `OUTSIDE` for none."""
@@ -46,8 +51,11 @@ class Strata:
             elif kind == "seam_m":
                 found[kind] = in_bins(self._from_seams(window), edges)
             else:
-                unit = 1.0 if kind == "edge_px" else self.metres or math.nan
-                found[kind] = in_bins(self._from_edges(window, edges[-1] / unit) * unit, edges)
+                unit = 1.0 if kind.endswith("_px") else self.metres or math.nan
+                areas = (
+                    self.polygons if kind.startswith(POLYGONS) and self.polygons is not None else self.label
+                )
+                found[kind] = in_bins(self._from_edges(areas, window, edges[-1] / unit) * unit, edges)
         return found
 
     def _angles(self, window: Window) -> NDArray[np.float64]:
@@ -60,7 +68,9 @@ class Strata:
             return distance_from_angles(self._angles(window), self.recipe.seams_deg) * metres
         return distance_from_lines(self.seams, window) * metres
 
-    def _from_edges(self, window: Window, farthest: float) -> NDArray[np.float64]:
+    def _from_edges(
+        self, areas: NDArray[np.unsignedinteger], window: Window, farthest: float
+    ) -> NDArray[np.float64]:
         """Return pixels from the nearest edge; right up to `farthest`, and infinite where none is as near."""
         halo = math.ceil(farthest) + 1
         top, left = max(0, window.row - halo), max(0, window.col - halo)
@@ -68,7 +78,7 @@ class Strata:
         right = min(self.scene.width, window.col + window.width + halo)
         seen = Window(top, left, bottom - top, right - left)
         valid = self.scene.read([self.scene.names[0]], seen).valid
-        distance = distance_from_edges(self.label[seen.slices], valid)
+        distance = distance_from_edges(areas[seen.slices], valid)
         inside = (slice(window.row - top, window.row - top + window.height),
                   slice(window.col - left, window.col - left + window.width))  # fmt: skip
         return distance[inside]
@@ -79,7 +89,9 @@ def open_strata(recipe: StrataRecipe, entry: Entry, catalog: Catalog) -> Strata:
 
     Raises `InputError` for what the recipe asks and the scene does not have: incidence angles, seams, a map.
     """
-    return Strata(recipe, *_asked(recipe, entry), label=read_label(entry, catalog))
+    asked = _asked(recipe, entry)
+    polygons = _read_polygons(entry, asked[0]) if _of_polygons(recipe) else None
+    return Strata(recipe, *asked, label=read_label(entry, catalog), polygons=polygons)
 
 
 def check_strata(recipe: StrataRecipe, entry: Entry) -> None:
@@ -105,8 +117,48 @@ def _asked(
             f"strata: scene {scene.id!r} has no band of incidence angles; it has {', '.join(scene.names)}. Leave "
             "strata.incidence_angle_deg and strata.seams_deg out, or make the scene with sartransfer prepare sentinel1."
         )
-    metres = pixel_metres(scene) if recipe.seam_m or recipe.edge_m else None
+    if _of_polygons(recipe):
+        _polygons_file(entry)
+    in_metres = any(kind.endswith("_m") for kind in recipe.bins)
+    metres = pixel_metres(scene) if in_metres else None
     return scene, metres, angle, seams
+
+
+def _of_polygons(recipe: StrataRecipe) -> bool:
+    return any(kind.startswith(POLYGONS) for kind in recipe.bins)
+
+
+def _polygons_file(entry: Entry) -> Path:
+    """Return where the polygons' numbers of an entry lie: beside its label, or in ``polygons`` beside its folder."""
+    label = entry.label
+    if label is None:
+        raise InputError(f"strata: entry {entry.id!r} has no label raster.")
+    places = (
+        label.with_name(f"{label.stem}_polygons.tif"),
+        label.parent.parent / "polygons" / f"{label.stem.removesuffix('_label')}_polygons.tif",
+    )
+    found = next((p for p in places if p.is_file()), None)
+    if found is None:
+        raise InputError(
+            f"strata.polygon_edge_m: {places[0]} is missing, the polygons of entry {entry.id!r}. Make its label with "
+            "sartransfer prepare icechart --polygons, or take strata.edge_m: where the label changes."
+        )
+    return found
+
+
+def _read_polygons(entry: Entry, scene: Scene) -> NDArray[np.unsignedinteger]:
+    path = _polygons_file(entry)
+    with opened(path) as file:
+        if (file.height, file.width, file.count) != (scene.height, scene.width, 1):
+            raise InputError(
+                f"{path} has {file.count} bands of {file.height} x {file.width} pixels; scene {scene.id!r} has "
+                f"{scene.height} x {scene.width}. Make label and polygons anew on this scene."
+            )
+        numbers = file.read(1)
+    if numbers.dtype.kind != "u":
+        raise InputError(f"{path}: numbers of polygons are uint8, uint16 or uint32, not {numbers.dtype}.")
+    found: NDArray[np.unsignedinteger] = numbers
+    return found
 
 
 def bins_of(kind: str, edges: tuple[float, ...]) -> int:
@@ -131,7 +183,7 @@ def in_bins(
     return places.astype(np.int64)
 
 
-def distance_from_edges(label: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+def distance_from_edges(label: NDArray[np.unsignedinteger], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the pixels from each pixel's centre to the nearest edge of a label (H, W), inf where there is none.
 
     An edge runs between two pixels side by side, both `valid`, of different labels; what is ignored is a label too, so

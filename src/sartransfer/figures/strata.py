@@ -23,8 +23,10 @@ FEW = 0.05
 KINDS = {
     "incidence_angle_deg": "incidence angle, degrees",
     "seam_m": "distance from the nearest seam between sub-swaths",
-    "edge_m": "distance from the nearest polygon edge",
-    "edge_px": "distance from the nearest polygon edge, pixels",
+    "edge_m": "distance from where the label changes",
+    "edge_px": "distance from where the label changes, pixels",
+    "polygon_edge_m": "distance from the nearest polygon edge",
+    "polygon_edge_px": "distance from the nearest polygon edge, pixels",
 }
 """Kind of stratum -> its words."""
 

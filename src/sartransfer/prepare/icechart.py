@@ -18,6 +18,7 @@ from sartransfer.prepare.icechart_geometry import (
     ChartFile,
     check_grid,
     draw_near,
+    draw_polygons,
     draw_values,
     frame_of,
     project_polygons,
@@ -85,6 +86,7 @@ def prepare_icechart(
     dominance: float = DOMINANCE,
     buffer_m: float = 0.0,
     edges: Edges = "polygons",
+    polygons_out: str | Path | None = None,
     columns: Columns | Mapping[str, str] | str | None = None,
     coding: Coding | None = None,
     undetermined: Mapping[str, Iterable[int]] | None = None,
@@ -113,6 +115,8 @@ def prepare_icechart(
         dominance: share of the ice that a stage or floe size must have.
         buffer_m: pixels whose centre lies so near an edge have no class; in metres of the scene's projection.
         edges: ``polygons``: all sides of all polygons; ``labels``: only where the label changes (or ends).
+        polygons_out: write the number of each pixel's polygon too (.tif; its place in the chart from 1, 0 for none), by
+            which scores are told by distance from a polygon's edge (`strata.polygon_edge_m`).
         columns: which columns say what: a key of `radar.icechart.COLUMNS`, {role: column}, `Columns`, or None for
             SIGRID-3 names. coding, undetermined, values: their code (sigrid3, egg), codes that mean nothing, and what
             words and numbers of the chart's own mean: {"POLY_TYPE": {"ice": "I"}} (`radar.icechart.choose_columns`).
@@ -133,6 +137,11 @@ def prepare_icechart(
     """
     chart, out = Path(chart), Path(out)
     _check(out, what, buffer_m, edges, window, max_hours, overwrite)
+    polygons_out = None if polygons_out is None else Path(polygons_out)
+    if polygons_out is not None:
+        _check_name(polygons_out, overwrite)
+        if polygons_out == out:
+            raise OutputError(f"{out} is to be the label and the polygons: give two names.")
     scene = scene if isinstance(scene, Scene) else open_scene(scene)
     metre = check_grid(scene, buffer_m)
     file = read_chart(chart, layer, chart_crs)
@@ -153,6 +162,11 @@ def prepare_icechart(
     labels = labels[places]
     lines = _lines(shapes, labels, edges) if buffer_m > 0 else None
     label = np.full((scene.height, scene.width), Reason.NOT_CHARTED, dtype=np.uint8)
+    owners = (
+        None
+        if polygons_out is None
+        else np.zeros(label.shape, np.uint16 if len(polygons) < 2**16 else np.uint32)
+    )
     pixels = np.zeros(256, dtype=np.int64)
     drawn: set[int] = set()
     overlaps = 0
@@ -163,6 +177,8 @@ def prepare_icechart(
         pixels += np.bincount(here.ravel(), minlength=256)
         here[here >= len(CLASSES[what])] = Reason.NOT_CHARTED
         label[part.slices] = here
+        if owners is not None:
+            owners[part.slices] = draw_polygons(shapes, places, scene.georeference, part) + 1
         if progress:
             progress(done, len(windows))
     if not drawn:
@@ -196,6 +212,16 @@ def prepare_icechart(
         colormap=dict(enumerate(COLOURS[what])),
         overwrite=overwrite,
     )
+    if polygons_out is not None and owners is not None:
+        write_geotiff(
+            polygons_out,
+            owners,
+            georeference=scene.georeference,
+            descriptions=["polygon"],
+            tags={"SARTRANSFER_CHART": chart.name, "SARTRANSFER_SCENE": scene.id, "AREA_OR_POINT": "Area"},
+            nodata=0,
+            overwrite=overwrite,
+        )
     return made
 
 
@@ -215,6 +241,10 @@ def _check(
         )
     if window < 1:
         raise InputError(f"window={window}: must be at least 1 pixel.")
+    _check_name(out, overwrite)
+
+
+def _check_name(out: Path, overwrite: bool) -> None:
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise OutputError(f"{out} does not end in .tif: a label is written as a GeoTIFF. Change the name.")
     if not out.parent.is_dir():

@@ -13,7 +13,7 @@ from sartransfer.catalog import Asset, Catalog, Entry, write_catalog
 from sartransfer.data.tiling import MIN_KNOWN, MIN_SHARE, Tiling, check_tiling, tile_labels
 from sartransfer.errors import CatalogError, InputError, OutputError, one_of
 from sartransfer.geotiff import write_geotiff
-from sartransfer.readers import open_entry, read_label
+from sartransfer.readers import open_entry, read_label, refuse_unsaid_labels
 from sartransfer.runs import fingerprint, read_json, write_json
 from sartransfer.scene import GeoReference, Scene, Window
 
@@ -132,6 +132,7 @@ def _check_labels(catalog: Catalog) -> None:
             )
         if entry.label is None and entry.category not in catalog.classes:
             raise CatalogError(f"entry {entry.id!r}: {one_of('class', entry.category, catalog.classes)}")
+    refuse_unsaid_labels(catalog, catalog.entries)
 
 
 def open_folder(out: Path, settings: dict[str, Any]) -> None:

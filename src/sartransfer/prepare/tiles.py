@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer.catalog import IGNORE_INDEX, TRAIN, VALIDATION, Asset, Catalog, Entry, write_catalog
+from sartransfer.data.rule_labels import RULE_TAG, rule_of_label
 from sartransfer.errors import CatalogError, InputError, one_of
 from sartransfer.geotiff import write_geotiff
 from sartransfer.prepare.flood_pair import check_order
@@ -23,11 +24,11 @@ from sartransfer.prepare.patches import (
     place_of,
     write_patch,
 )
-from sartransfer.readers import open_entry, open_scene, read_label
+from sartransfer.readers import open_entry, open_scene, read_label, refuse_unsaid_labels
 from sartransfer.runs import fingerprint, write_json
 from sartransfer.scene import Band, Scene, Window
 
-VERSION = 1
+VERSION = 2  # 2: labels say of which rule they are
 SIZE = 256
 MIN_FLOODED = 0.1  # as in the flood paper, which filters its test tiles too
 MIN_KNOWN = 0.7
@@ -111,7 +112,8 @@ def prepare_tiles(
     Splits are by event (the catalog's `group`): those named in `tests` are test sets of their own name, those in
     `validation` are validated on, the rest is trained on; a catalog that has splits already keeps them. Training tiles
     under ``min_flooded`` are left out; validation and test tiles never are, since a map is not made of flooded places
-    alone. ``catalog-filtered.csv`` holds the tests filtered too, so that both can be reported.
+    alone. ``catalog-filtered.csv`` holds the tests filtered too, so that both can be reported. The labels of tiles of a
+    rule's mask keep its tag (`data.rule_labels`), so that scores on them are called agreement.
 
     With `counts` (training, validation, test) tiles are drawn as the flood paper's must have been: from all events
     together, all filtered. Tiles of one flood are then on both sides, and a recipe must say so (same_scenes: [test]).
@@ -161,7 +163,8 @@ def pair_catalog(pairs: Mapping[str, Pair] | Iterable[tuple[str, Pair]], name: s
     An event may have several pairs, as ``(event, pair)`` one after another: they are of one group, and so of one side
     of a split. Bands are called ``before_vv``, ``after_vv`` and so on, with the units that the files declare.
 
-    Raises `InputError` for a pair given twice, a mask that cannot be read, and dates that are swapped.
+    Raises `InputError` for a pair given twice, a mask that cannot be read, and dates that are swapped; `CatalogError`
+    for a mask of 0 and 255 alone, where 255 is not declared as nodata.
     """
     entries: list[Entry] = []
     rules, seen = [], set[Pair]()
@@ -176,6 +179,10 @@ def pair_catalog(pairs: Mapping[str, Pair] | Iterable[tuple[str, Pair]], name: s
         while ident in {e.id for e in entries} or (number > 1 and ident in events):
             number += 1
             ident = f"{event}-{number}"
+        if not mask.is_file():
+            raise InputError(
+                f"the mask {mask} cannot be read: it is not there. Make it first (prepare flood)."
+            )
         one, two = open_scene(before), open_scene(after)
         check_order(before, after, one, two)
         assets = tuple(
@@ -186,7 +193,8 @@ def pair_catalog(pairs: Mapping[str, Pair] | Iterable[tuple[str, Pair]], name: s
             )
         )
         entries.append(Entry(ident, assets, label=mask, group=event, platform="Sentinel-1"))
-        rules.append(f"{ident}: {_rule_of(mask)}")
+        refuse_unsaid_labels(Catalog(ident, (entries[-1],), ("dry", "flooded")), entries[-1:])
+        rules.append(f"{ident}: {_origin_of(mask)}")
     return Catalog(
         name,
         tuple(entries),
@@ -196,18 +204,9 @@ def pair_catalog(pairs: Mapping[str, Pair] | Iterable[tuple[str, Pair]], name: s
     )
 
 
-def _rule_of(mask: Path) -> str:
-    """Return what the mask says of the rule that made it."""
-    import rasterio
-    from rasterio.errors import RasterioIOError
-
-    try:
-        with rasterio.open(mask) as file:
-            rule = file.tags().get("SARTRANSFER_FLOOD")
-    except RasterioIOError as error:
-        raise InputError(
-            f"the mask {mask} cannot be read: {error}. Make it first (prepare flood)."
-        ) from error
+def _origin_of(mask: Path) -> str:
+    """Return in words where a mask comes from, as far as it says so."""
+    rule = rule_of_label(mask)
     return f"a rule from the same images ({rule})" if rule else "unknown origin"
 
 
@@ -225,6 +224,7 @@ def _checked(catalog: Catalog, settings: TileSettings) -> Catalog:
             )
         if entry.group is None:
             raise CatalogError(f"entry {entry.id!r} names no event. Fill the column `group`.")
+    refuse_unsaid_labels(catalog, catalog.entries)
     return catalog
 
 
@@ -269,6 +269,8 @@ def _cut(
     """Yield the tiles of a scene that are kept, written to the folder; count the others."""
     flooded = catalog.classes.index(settings.flooded)
     split = entry.split or TRAIN
+    rule = rule_of_label(entry.label) if entry.label else None
+    tags = {RULE_TAG: rule} if rule else None
     for window, values, valid, label in _windows(catalog, entry, scene, settings.size):
         known = (label != IGNORE_INDEX) & valid.all(axis=0)
         share = float(known.mean())
@@ -288,7 +290,9 @@ def _cut(
             write_patch(image, scene, window, values, valid)
         if not mask.exists():
             place = place_of(scene, window)
-            write_geotiff(mask, label, georeference=place, descriptions=["class"], nodata=float(IGNORE_INDEX))
+            write_geotiff(
+                mask, label, georeference=place, descriptions=["class"], nodata=float(IGNORE_INDEX), tags=tags
+            )
         tile = Tile(
             f"{entry.id}_{name}", entry.group or entry.id, split, window.row, window.col, share, wet,
             _hash(values, valid, label),

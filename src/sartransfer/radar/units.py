@@ -88,6 +88,10 @@ class Unit:
 
 
 UNKNOWN = Unit(Quantity.UNKNOWN, Scale.LINEAR)
+DIGITAL_NUMBERS = Unit(Quantity.DIGITAL_NUMBER, Scale.LINEAR)
+ROUNDING = 1e-6  # of a number: what float32 may lose when it is normalized and brought back
+WHOLE = 1e-3  # how far from a whole number a digital number may be
+BROKEN = 0.01  # share of the values that may be farther, as other quantiles here are of 1 %
 UNIT_NAMES = tuple(
     [str(Unit(q, Scale.LINEAR)) for q in Quantity if q is not Quantity.INCIDENCE_ANGLE]
     + [str(Unit(q, Scale.DB)) for q in POWERS]
@@ -169,11 +173,15 @@ def convert(values: NDArray[np.floating], source: Unit, target: Unit) -> NDArray
     return power
 
 
-def implausible(values: NDArray[np.floating], unit: Unit) -> str | None:
+def implausible(values: NDArray[np.floating], unit: Unit, *, slack: float = 0.0) -> str | None:
     """Return a sentence if `values` belie their declared `unit`, else None; NaN are left out.
 
-    Decibels that are all positive, angles of 300, or linear powers below zero are what a wrong declaration
-    looks like.
+    Decibels that are all positive, angles of 300, linear powers below zero, or digital numbers that are no whole
+    numbers, or none above 1, are what a wrong declaration looks like.
+
+    Args:
+        values: any shape. unit: what they are said to be.
+        slack: by how much rounding may have moved them.
     """
     finite = values[np.isfinite(values)]
     if finite.size == 0:
@@ -189,4 +197,24 @@ def implausible(values: NDArray[np.floating], unit: Unit) -> str | None:
         )
     if unit.scale is Scale.LINEAR and unit.quantity in POWERS and low < 0:
         return f"declared linear {unit}, but values fall to {low:.4g}: decibels, perhaps"
+    if unit == DIGITAL_NUMBERS:
+        return _no_counts(finite, slack)
+    return None
+
+
+def _no_counts(values: NDArray[np.floating], slack: float) -> str | None:
+    """Say that finite values are no digital numbers, which are whole and reach above 1."""
+    highest = float(values.max())
+    slack += ROUNDING * float(np.abs(values).max())
+    if highest <= 1.0 + slack and bool((np.abs(values) > slack).any()):  # all 0 says nothing
+        return (
+            f"declared {DIGITAL_NUMBERS}, but no value is above 1 (highest {highest:.4g}): a share of 1, linear power "
+            "or decibels, perhaps"
+        )
+    broken = np.abs(values - np.round(values)) > WHOLE + slack
+    if np.count_nonzero(broken) > BROKEN * values.size:
+        return (
+            f"declared {DIGITAL_NUMBERS}, but values like {float(values[broken][0]):.4g} are no whole numbers: "
+            "decibels, linear power or an image that was resampled, perhaps"
+        )
     return None

@@ -8,6 +8,18 @@ from sartransfer.readers.opening import (
     open_files,
     open_scene,
     read_label,
+    refuse_unsaid_labels,
+    unsaid_labels,
 )
 
-__all__ = ["DETECTORS", "ENDINGS", "READERS", "open_entry", "open_files", "open_scene", "read_label"]
+__all__ = [
+    "DETECTORS",
+    "ENDINGS",
+    "READERS",
+    "open_entry",
+    "open_files",
+    "open_scene",
+    "read_label",
+    "refuse_unsaid_labels",
+    "unsaid_labels",
+]

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer.catalog import IGNORE_INDEX, Asset, Catalog, Entry
-from sartransfer.errors import InputError, nearest, one_of
+from sartransfer.errors import CatalogError, InputError, SartransferError, nearest, one_of
 from sartransfer.parts import PartSource
+from sartransfer.radar.units import UNIT_NAMES, UNKNOWN
 from sartransfer.readers.ai4arctic import open_ai4arctic, read_ai4arctic_label
 from sartransfer.readers.array import open_array, read_key
 from sartransfer.readers.display import open_display
@@ -108,18 +109,27 @@ def _ending(path: Path) -> str | None:
     return None if path.is_dir() else ENDINGS.get(path.suffix.lower())
 
 
-def open_files(files: str, bands: str | None = None) -> Scene:
+def open_files(files: str, bands: str | None = None, reader: str | None = None) -> Scene:
     """Open a scene as people write it: one path, or several files of one scene as ``before.tif|after.tif``.
 
-    `bands`: what the bands are, in the words of `scene.parse_bands`, file by file with the same ``|``.
+    `bands`: what the bands are, in the words of `scene.parse_bands`, file by file with the same ``|``. `reader`: a key
+    of `READERS` for all files, or file by file with the same ``|``, empty where the ending says it; None: all do.
     """
     paths = [Path(p.strip()) for p in files.split("|")]
     words = [w.strip() for w in bands.split("|")] if bands else [""] * len(paths)
     if len(words) != len(paths):
         raise InputError(f"{len(paths)} files, but bands for {len(words)}: separate both with '|', alike.")
-    assets = tuple(Asset(p, bands=parse_bands(w) if w else ()) for p, w in zip(paths, words, strict=True))
+    readers = [r.strip() or None for r in reader.split("|")] if reader else [None]
+    readers *= len(paths) if len(readers) == 1 else 1
+    if len(readers) != len(paths):
+        raise InputError(
+            f"{len(paths)} files, but {len(readers)} readers: separate both with '|', alike, or name one."
+        )
+    assets = tuple(
+        Asset(p, r, parse_bands(w) if w else ()) for p, r, w in zip(paths, readers, words, strict=True)
+    )
     if len(assets) == 1:
-        return open_scene(assets[0].path, bands=assets[0].bands or None)
+        return open_scene(assets[0].path, assets[0].reader, assets[0].bands or None)
     return open_entry(Entry(id=paths[-1].stem, assets=assets))
 
 
@@ -129,8 +139,9 @@ def open_entry(entry: Entry) -> Scene:
     Of an entry that is a part of a scene, what lies outside the part is not valid.
 
     Time and platform are the entry's, or those of the file that was taken last: of a pair a map shows what is after.
-    The georeference is that of the first file that has one. Raises `InputError` if sizes or georeferences do not
-    agree, two bands have one name, or what is called ``before`` was taken later than what is called ``after``.
+    The georeference is that of the first file that has one. Raises `InputError` if sizes, georeferences or coordinate
+    systems do not agree, two bands have one name, or what is called ``before`` was taken later than what is called
+    ``after``.
     """
     scenes = [open_scene(a.path, a.reader, a.bands) for a in entry.assets]
     first = scenes[0]
@@ -152,8 +163,9 @@ def open_entry(entry: Entry) -> Scene:
     names = [b.name for s in scenes for b in s.bands]
     if len(set(names)) != len(names):
         raise InputError(
-            f"entry {entry.id!r}: two bands have one name ({', '.join(names)}). Name them in `bands`: "
-            "before=digital_number|after=digital_number."
+            f"entry {entry.id!r}: two bands have one name ({', '.join(names)}). Name them in `bands`, and "
+            f"what their numbers are: before=UNIT|after=UNIT, where UNIT is one of "
+            f"{', '.join(u for u in UNIT_NAMES if u != str(UNKNOWN))}."
         )
     _check_dates(entry, scenes)
     last = max(scenes, key=_taken)
@@ -222,6 +234,52 @@ def read_label(entry: Entry, catalog: Catalog, window: Window | None = None) -> 
     return classes
 
 
+def unsaid_labels(catalog: Catalog, entries: Sequence[Entry]) -> tuple[Entry, str] | None:
+    """Say whether the labels of `entries` are a mask of 0 and 255 of which nothing says what 255 means.
+
+    Most masks of a flood are written so, and 255 is ignored where ``catalog.label_values`` does not say otherwise: all
+    that is flooded would be left out. Nodata that a file declares says what it is, and so does any other class number
+    in one of the labels: they are class indices then. Labels that cannot be read are left to who reads them.
+
+    Returns:
+        The first entry whose label holds such a 255, and a sentence; None where all is said.
+    """
+    if catalog.label_values:
+        return None
+    found: Entry | None = None
+    looked = set()
+    for entry in entries:
+        if entry.label is None or entry.label in looked:
+            continue
+        looked.add(entry.label)
+        try:
+            values, valid, _ = _label_values(entry.label)
+        except SartransferError:
+            continue
+        masked = valid & (values == IGNORE_INDEX)
+        if bool((valid & np.isfinite(values) & (values != 0) & ~masked).any()):
+            return None
+        if found is None and bool(masked.any()):
+            found = entry
+    if found is None:
+        return None
+    dry, flooded = catalog.classes[:2] if len(catalog.classes) > 1 else ("dry", "flooded")
+    return found, (
+        f"its label {found.label} holds {IGNORE_INDEX}, and the {len(looked)} label(s) of its set hold nothing else "
+        f"but 0. {IGNORE_INDEX} is ignored where nothing says what it means: is it {flooded}? Then say so in the "
+        f'catalog\'s header, # {{"label_values": {{"0": 0, "{IGNORE_INDEX}": 1}}}}, or in a recipe, data.label_values: '
+        f"{{0: {dry}, {IGNORE_INDEX}: {flooded}}}. If it is to be ignored, say that: "
+        f'"{IGNORE_INDEX}": {IGNORE_INDEX}, or {IGNORE_INDEX}: ignore. Or write the labels with class numbers.'
+    )
+
+
+def refuse_unsaid_labels(catalog: Catalog, entries: Sequence[Entry]) -> None:
+    """Raise `CatalogError` where the labels of `entries`, a whole set, are of 0 and 255 alone (`unsaid_labels`)."""
+    found = unsaid_labels(catalog, entries)
+    if found is not None:
+        raise CatalogError(f"entry {found[0].id!r}: {found[1]}")
+
+
 def _classes(
     values: NDArray[np.generic], valid: NDArray[np.bool_], table: dict[int, int], path: Path
 ) -> NDArray[np.uint8]:
@@ -264,16 +322,50 @@ def _label_values(path: Path) -> tuple[NDArray[np.generic], NDArray[np.bool_], G
 
 
 def _check_place(entry: Entry, what: str, scene: Scene, other: GeoReference) -> None:
-    """Refuse rasters of one size that lie elsewhere: a corner more than half a pixel away, in one CRS."""
-    one = scene.georeference.transform
-    if one is None or other.transform is None:
+    """Refuse rasters of one size that lie elsewhere: a corner more than half a pixel away, in the scene's CRS."""
+    place = scene.georeference
+    if place.transform is None or other.transform is None:
         return
-    a, b = (np.array(t).reshape(2, 3) for t in (one, other.transform))
+    a, b = (np.array(t).reshape(2, 3) for t in (place.transform, other.transform))
     corners = np.array(
         [[0, 0, 1], [scene.width, 0, 1], [0, scene.height, 1], [scene.width, scene.height, 1]]
     ).T
-    if np.abs((a - b) @ corners).max() > 0.5 * np.abs(a[:, :2]).max():
+    here, there, systems = a @ corners, b @ corners, ""
+    if place.crs is not None and other.crs is not None and place.crs != other.crs:
+        there, systems = _into(entry, place.crs, other.crs, there)
+    if (
+        not np.abs(here - there).max() <= 0.5 * np.abs(a[:, :2]).max()
+    ):  # NaN: no such place in the scene's CRS
         raise InputError(
-            f"entry {entry.id!r}: {what} do not lie on one grid: transforms {one} and {other.transform}. "
-            "Warp one onto the other first."
+            f"entry {entry.id!r}: {what} do not lie on one grid: transforms {place.transform} and "
+            f"{other.transform}{systems}. Warp one onto the other first."
         )
+
+
+def _into(
+    entry: Entry, target: str, source: str, points: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], str]:
+    """Return points (2, N) of one CRS in another, and words for the two where they are not one in two spellings."""
+    try:
+        from rasterio._err import CPLE_BaseError  # what its `transform` raises has no public name
+        from rasterio.crs import CRS
+        from rasterio.errors import CRSError
+        from rasterio.warp import transform
+    except ImportError:
+        raise InputError(
+            f"entry {entry.id!r}: whether {target} and {source} are one coordinate system only rasterio can tell "
+            "(pip install rasterio)."
+        ) from None
+    try:
+        one, two = CRS.from_user_input(target), CRS.from_user_input(source)
+        if one == two:
+            return points, ""
+        words = " and ".join(
+            c.to_string() if c.to_epsg() is None else f"EPSG:{c.to_epsg()}" for c in (one, two)
+        )
+        return np.array(transform(two, one, *points.tolist()), dtype=np.float64), f", in {words}"
+    except (CRSError, CPLE_BaseError) as error:
+        raise InputError(
+            f"entry {entry.id!r}: the coordinate systems {target} and {source} differ, and nothing goes from one to "
+            f"the other: {error}. Warp one onto the other first."
+        ) from error

@@ -22,7 +22,10 @@ UNSEEN = UNSEEN_EVENTS
 OTHER_DATA = "other data"
 """Relation of a test set that another dataset gives (data.external): unseen too, but never joined with our own."""
 RULE_LABELS = "labels of a rule"
-"""Relation of a test set whose labels a rule has made (rule_labelled): scores are agreement with it, not accuracy."""
+"""Relation of a test set whose labels a rule has made, as the recipe (rule_labelled) or the labels' files say: scores
+are agreement with it, not accuracy."""
+NOT_KNOWN = "not known"
+"""Relation of a test set of which nobody can say whether training has seen it."""
 
 Row = tuple[str, float, int, str, str, str, str, str, float]
 
@@ -48,7 +51,8 @@ class TestSet:
     groups: int
     relation: str
     """``unseen events``: none of its groups is in training; ``same scenes``: some are, or its scenes continue
-    training scenes; ``not known``: groups are missing in the catalog; ``other data``: from another dataset."""
+    training scenes; ``not known``: groups are missing in the catalog; ``other data``: from another dataset;
+    ``labels of a rule``: its labels are a rule's, whatever its scenes are."""
 
     @property
     def events_unseen(self) -> bool:

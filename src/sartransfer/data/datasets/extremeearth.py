@@ -22,8 +22,8 @@ MELT = (6, 7, 8, 9)
 FIX = (
     "Download ExtremeEarth v2 (zenodo.org, doi 10.5281/zenodo.4683174) and its Sentinel-1 products, and make: "
     "sartransfer prepare sentinel1 PRODUCT -o {stamp}.tif for each scene, then sartransfer prepare icechart "
-    "Sea_Ice-labels/seaice_s1_{stamp}.shp {stamp}.tif -o seaice_s1_{stamp}.tif --columns extremeearth; put all of them "
-    "under one folder."
+    "Sea_Ice-labels/seaice_s1_{stamp}.shp {stamp}.tif -o seaice_s1_{stamp}.tif --columns extremeearth --polygons; put "
+    "all of them under one folder."
 )
 
 

@@ -15,6 +15,9 @@ from sartransfer.scene import Band
 
 BEFORE = Band("before", unit=parse_unit("digital_number"), role="reference")
 AFTER = Band("after", unit=parse_unit("digital_number"), role="flood")
+# Of Sentinel-1 GRD in IW, high resolution (Sentinel-1 Product Specification, ESA S1-RS-MDA-52-7441), which the authors
+# took from Google Earth Engine; the PNG say nothing, and some tiles are so smooth that they may have been resampled.
+PIXEL_M = 10.0
 EVENTS = ("ALBANIA", "GUYANA")
 FIX = (
     "Download OMBRIA (github.com/geodrak/OMBRIA) and unpack it so that the folder holds "
@@ -50,6 +53,7 @@ def ombria(root: Path) -> Catalog:
         classes=("dry", "flooded"),
         label_values={0: 0, 255: 1},
         source="OMBRIA, github.com/geodrak/OMBRIA, IEEE 9723593; no terms stated",
+        pixel_m=PIXEL_M,
     )
 
 
