@@ -294,7 +294,6 @@ def test_other_data_are_seen_by_the_leak_check(tmp_path):
 
 def test_display_values_of_backscatter(tmp_path):
     """-25 to 0 dB as 0 to 255: by hand, and the same from linear power."""
-    from sartransfer.errors import UnitError
     from sartransfer.geotiff import write_geotiff
     from sartransfer.readers import open_scene
     from sartransfer.scene import parse_bands
