@@ -18,6 +18,7 @@ from sartransfer.plan import Plan, PlannedRun
 from sartransfer.predict import choose_precision
 from sartransfer.recipe import without_places
 from sartransfer.results import (
+    NOT_KNOWN,
     RULE_LABELS,
     ScoredRun,
     contrasts,
@@ -284,6 +285,11 @@ def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
         if test_set.relation == RULE_LABELS:
             found.append(
                 f"The labels of test set {test_set.name!r} come from a rule: its scores are agreement with that rule."
+            )
+        elif test_set.relation == NOT_KNOWN:
+            found.append(
+                f"Nothing says whether training has seen the events of test set {test_set.name!r}: scenes name no "
+                "group (the column `group`). Its scores may say nothing of new events."
             )
         elif not test_set.events_unseen:
             found.append(

@@ -17,6 +17,7 @@ from sartransfer.data.strata import check_strata
 from sartransfer.errors import CatalogError, SartransferError
 from sartransfer.radar.units import Quantity, implausible
 from sartransfer.readers import open_entry, read_label, refuse_unsaid_labels, unsaid_labels
+from sartransfer.readers.display import display_warnings
 from sartransfer.recipe import BandRecipe, StrataRecipe
 from sartransfer.scene import Scene
 
@@ -140,12 +141,17 @@ def check_catalog(
 
 
 def unit_warnings(catalog: Catalog) -> list[str]:
-    """Say which scenes' values belie the unit that is declared for them, from `SEEN` scenes spread over the catalog."""
+    """Say which scenes' values belie the unit that is declared for them, or were shown by a stretch made for others.
+
+    `SEEN` scenes are looked at, spread over the catalog.
+    """
     step = max(1, -(-len(catalog.entries) // SEEN))
     found = []
     for entry in catalog.entries[::step]:
         with contextlib.suppress(SartransferError):  # what cannot be read is the runs' to report
-            found += [f"scene {entry.id!r}: {message}" for message in belied_units(open_entry(entry))]
+            scene = open_entry(entry)
+            odd = (*belied_units(scene), *display_warnings(scene))
+            found += [f"scene {entry.id!r}: {message}" for message in odd]
     return found
 
 
