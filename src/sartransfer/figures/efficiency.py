@@ -39,7 +39,7 @@ def draw_label_efficiency(results: Results, metric: str | None = None) -> Figure
         return None
     colours, markers = initialization_colours(results), initialization_markers(results)
     sets = ordered_test_sets(rows, results)
-    columns = min(3, len(sets))
+    columns = 2 if len(sets) == 4 else min(3, len(sets))
     with plot_style():
         deep = -(-len(sets) // columns)
         size = ({1: 7.0, 2: 9.5}.get(columns, 11.5), 3.2 * deep + 0.9)
