@@ -23,6 +23,7 @@ from sartransfer.radar.units import parse_unit
 from sartransfer.readers import open_entry
 from sartransfer.recipe import AugmentRecipe, PatchRecipe, parse_recipe
 from sartransfer.scene import Band, Window
+from sartransfer.timings import waiting_warning, write_timing
 
 SIZE = (300, 217)  # several chunks of 128, the last ones cut
 
@@ -361,3 +362,22 @@ def test_a_recipe_with_a_cache_asks_for_the_same(tmp_path):
     catalog = write_scenes(tmp_path / "data", whole_numbers=True, number=1)
     with pytest.raises(RecipeError, match=r"data.cache='zip' is not known. Must be one of: none, memory-map"):
         SceneStore(catalog, catalog.entries, contract(catalog), cache="zip")
+
+
+def test_a_training_that_waits_for_data_says_so(tmp_path):
+    """Of two runs, 200 + 100 seconds, 90 + 10 went by waiting: 33 %. Little, or little of much, is not worth a word."""
+    folders = [tmp_path / name for name in "ab"]
+    for folder, rows in zip(
+        folders, ([(1, 120, 60, 0.5), (2, 80, 30, 0.375)], [(1, 100, 10, 0.1)]), strict=True
+    ):
+        folder.mkdir()
+        write_timing(folder, rows)
+    text = waiting_warning([*folders, tmp_path / "never ran"], "none")
+    assert text is not None
+    assert text.startswith("33% of the training's 5 minutes")
+    assert "data.cache: memory-map" in text
+    assert "SARTRANSFER_CACHE" in (waiting_warning(folders, "bitshuffle-lz4") or "")
+    assert waiting_warning(folders[1:], "none") is None  # 10 seconds
+    write_timing(folders[1], [(1, 10000, 100, 0.01)])
+    assert waiting_warning(folders[1:], "none") is None  # 1 %
+    assert waiting_warning([tmp_path / "never ran"], "none") is None

@@ -18,6 +18,10 @@ from sartransfer.scene import GeoReference, Window
 CACHE = (
     64 * 2**20
 )  # bytes that GDAL may hold of the files it reads and writes; its own choice is 5 % of the machine
+LEAST_CACHE = 8 * 2**20  # with less GDAL reads its own blocks again and again
+WRITING = (
+    76 * 2**20
+)  # bytes that writing takes beside twice the cache: threads that compress, blocks read again
 KINDS = {"uint8": "Byte", "float32": "Float32", "float16": "Float32"}
 """Type of a layer -> GDAL's type of its raw file."""
 RESAMPLINGS = ("mode", "average")
@@ -65,6 +69,11 @@ class Layer:
         return np.asarray(values, dtype=self.kept)
 
 
+def cache_within(memory: int | None) -> int:
+    """Return the bytes that GDAL may hold while a map is written in `memory` bytes; None: `CACHE`."""
+    return CACHE if memory is None else min(CACHE, max(LEAST_CACHE, (memory - WRITING) // 2))
+
+
 def write_cloud_optimized(
     path: Path,
     raw: Path,
@@ -74,6 +83,7 @@ def write_cloud_optimized(
     georeference: GeoReference,
     tags: Mapping[str, str],
     blocks: Callable[[], Blocks],
+    cache: int = CACHE,
 ) -> None:
     """Write a raw layer as a cloud-optimized GeoTIFF (GDAL's COG driver), and read it back.
 
@@ -84,6 +94,7 @@ def write_cloud_optimized(
             ``<raw>.vrt`` and removed.
         layer, height, width, georeference, tags: what it is, and where.
         blocks: yields what the raw layer holds; compared with what the file holds.
+        cache: bytes that GDAL may hold (`cache_within`); it changes no byte of the file.
 
     Raises `OutputError` where what was written is not what was given (GDAL may tell of a full disk only in its log).
     """
@@ -101,7 +112,7 @@ def write_cloud_optimized(
         "BIGTIFF": "IF_SAFER",
         "NUM_THREADS": "ALL_CPUS",  # they compress; blocks are written in order, so their number changes no byte
     }
-    with rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_VRT_ENABLE_RAWRASTERBAND="YES"), quiet():
+    with rasterio.Env(GDAL_CACHEMAX=cache, GDAL_VRT_ENABLE_RAWRASTERBAND="YES"), quiet():
         told.write_text(_raw_bands(raw, layer, height, width), encoding="utf-8")
         try:
             _describe(told, layer, georeference, tags)
@@ -114,7 +125,7 @@ def write_cloud_optimized(
             raise OutputError(f"{layer.path} could not be written ({error}). Is the disk full?") from error
         finally:
             told.unlink(missing_ok=True)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), quiet(), rasterio.open(path.resolve(), driver="GTiff") as file:
+    with rasterio.Env(GDAL_CACHEMAX=cache), quiet(), rasterio.open(path.resolve(), driver="GTiff") as file:
         for window, values in blocks():
             found = file.read(window=Part(window.col, window.row, window.width, window.height))
             if not np.array_equal(found, values, equal_nan=values.dtype.kind == "f"):

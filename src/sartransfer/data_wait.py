@@ -7,9 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from sartransfer.textfile import write_text
-
-TIMING = ("epoch", "seconds", "waited_seconds", "waited_share")
+from sartransfer.timings import write_timing
 
 
 class DataWait(Callback):
@@ -59,5 +57,4 @@ class DataWait(Callback):
             [trainer.current_epoch + 1, round(seconds, 4), round(self.waited, 4), self.waited / seconds]
         )
         if self.write:
-            lines = [",".join(TIMING), *(",".join(f"{v:.6g}" for v in row) for row in self.rows)]
-            write_text(self.folder / "timing.csv", "\n".join(lines) + "\n")
+            write_timing(self.folder, self.rows)

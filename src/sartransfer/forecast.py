@@ -11,6 +11,7 @@ from sartransfer.engines.kinds import EAGER
 from sartransfer.members import count_windows, plan_members
 from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.predict import predict_logits
+from sartransfer.streaming import writing_bytes
 from sartransfer.windows import EXACT, OVERLAP, SPLIT, ScenePlan, cut, grow, rounded
 
 SIDE = 256  # of the image that is timed, in pixels
@@ -61,6 +62,7 @@ def foresee(
     raw = sum(layer.count * layer.kept.itemsize for layer in layers) * height * width
     # The raw layers, and at worst as much again and a third of overviews for the finished files.
     disk = raw + raw * 4 // 3
+    taken = max(taken, writing_bytes(layers, height, width, memory))
     disk += sum(plan.features_bytes for plan in plans if plan.method == SPLIT)
     seconds = 0.0
     for network, plan in zip(networks, plans, strict=True):

@@ -33,6 +33,7 @@ from sartransfer.results import (
 )
 from sartransfer.runs import environment, read_json, write_json
 from sartransfer.textfile import write_text
+from sartransfer.timings import waiting_warning
 from sartransfer.wording import group_words
 
 
@@ -281,6 +282,8 @@ def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
             found.append(
                 f"{count} of {len(runs)} runs {'have failed' if state == 'failed' else 'are not finished'}."
             )
+    if slow := waiting_warning((run.folder.path for run in plan.runs), plan.recipe.data.cache):
+        found.append(slow)
     for test_set in plan.test_sets:
         if test_set.relation == RULE_LABELS:
             found.append(

@@ -16,7 +16,7 @@ from sartransfer import __version__
 from sartransfer.ahead import Flow, in_order, strips
 from sartransfer.areas import open_ground
 from sartransfer.attribute_table import attribute_table
-from sartransfer.cloud import Layer
+from sartransfer.cloud import Layer, cache_within
 from sartransfer.data.ground import pixel_warning
 from sartransfer.engines.kinds import AUTO, EAGER, ENGINES
 from sartransfer.errors import InputError
@@ -130,7 +130,8 @@ def predict_scene(
         overwrite: replace a map that is there.
         views: flips and turns that are averaged (1, 4, 8); None: as many as the checkpoint was made for.
         device: ``cpu`` or ``cuda``.
-        memory: bytes that prediction may take (`members.plan_members`); None: a size of windows that suits most.
+        memory: bytes that this may take, prediction (`members.plan_members`) and writing one after the other; polygons
+            and a STAC item are not counted. None: a size of windows that suits most.
         engine: what the networks run in: ``eager`` (as they are), ``auto`` (the fastest installed engine that agrees
             with the network on windows of this scene) or a name; see `predict.open_engine`.
         progress: called with (windows done, windows in all).
@@ -220,7 +221,9 @@ def predict_scene(
         if files:
             tags["SARTRANSFER_FILES"] = files_tag(files)
         tags["SARTRANSFER_ENGINE"] = "; ".join(dict.fromkeys(m.engine.describe() for m in members))
-        growing.finish(scene.georeference, tags, overwrite=overwrite, beside=accompany)
+        growing.finish(
+            scene.georeference, tags, overwrite=overwrite, beside=accompany, cache=cache_within(memory)
+        )
     names = {layer.path.stem.removeprefix(out.stem): layer.path for layer in layers}
     left = [p for p in _all_beside(out) if p not in paths and p.exists()]
     return MapResult(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sartransfer.cloud import Layer, write_cloud_optimized
+from sartransfer.cloud import CACHE, WRITING, Layer, cache_within, write_cloud_optimized
 from sartransfer.errors import OutputError
 from sartransfer.geotiff import TILE
 from sartransfer.journal import Journal
@@ -58,6 +58,16 @@ def map_note(task: Mapping[str, Any], layers: Sequence[Layer]) -> dict[str, Any]
         "plans": [[plan["method"], plan["core"], plan["halo"]] for plan in task.get("plans", ())],
         "layers": {each.path.stem.removeprefix(layers[0].path.stem): each.dtype for each in layers},
     }
+
+
+def writing_bytes(layers: Sequence[Layer], height: int, width: int, memory: int | None) -> int:
+    """Return the most bytes that making the files of layers of this size takes (`GrowingMap.finish`).
+
+    `memory`: what `cache_within` was given.
+    """
+    pixels = height * width
+    largest = max(pixels * layer.count * layer.kept.itemsize for layer in layers)
+    return WRITING + 2 * min(cache_within(memory), largest)  # a cache of what is read, and of what is written
 
 
 class GrowingMap:
@@ -164,10 +174,11 @@ class GrowingMap:
         *,
         overwrite: bool = False,
         beside: Beside | None = None,
+        cache: int = CACHE,
     ) -> None:
         """Make the GeoTIFFs and what stands beside them, put all of them in place or none, and remove the folder.
 
-        Raises `OutputError` where one exists by now, or cannot be written whole.
+        `cache`: of `write_cloud_optimized`. Raises `OutputError` where one exists by now, or cannot be written whole.
         """
         from rasterio.errors import CRSError, RasterioError
 
@@ -180,7 +191,7 @@ class GrowingMap:
                 raw = self.folder / f"{number}.raw"
                 blocks = partial(self.blocks, number)
                 write_cloud_optimized(
-                    temporary, raw, layer, self.height, self.width, georeference, tags, blocks
+                    temporary, raw, layer, self.height, self.width, georeference, tags, blocks, cache
                 )
                 made.append((temporary, layer.path))
             if beside is not None:

@@ -104,11 +104,14 @@ def train(
     """Train one run of a recipe: one start, one seed; `compare` with the same folder finds it finished."""
     read = read_recipe(recipe, with_devices(overrides, devices), folder)
     from sartransfer.comparison import train_one
+    from sartransfer.timings import waiting_warning
 
     name = initialization or list(read.initializations)[-1]
     with Watcher() as watcher:
         planned, report = train_one(read, folder, name, seed, device=device, watcher=watcher)
     out.print(escape(report.describe()), highlight=False, soft_wrap=True)
+    if slow := waiting_warning([planned.folder.path], read.data.cache):
+        out.print(escape(slow), highlight=False, soft_wrap=True)
     show_path("run", planned.folder.path)
     show_path("checkpoint", planned.folder.path / f"{planned.job.training.weights}.safetensors")
 
