@@ -1,6 +1,7 @@
 """Engines: each gives what the network gives, windows are one pass within each, and auto takes one that agrees."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from sartransfer import predict
 from sartransfer.engines import choice, kinds
 from sartransfer.engines.choice import BOUND, choose_engine, compare_logits, sample_windows
-from sartransfer.engines.kinds import AUTO, EAGER, ENGINES, NAMES, candidates, find_engine
+from sartransfer.engines.kinds import AUTO, EAGER, ENGINES, NAMES, Releases, candidates, find_engine
 from sartransfer.engines.parts import Body, Encoder, folded, head_band
 from sartransfer.engines.served import Served
 from sartransfer.errors import InputError
@@ -21,7 +22,14 @@ from sartransfer.journal import Journal
 from sartransfer.mapping import predict_scene
 from sartransfer.models import build_model, write_checkpoint
 from sartransfer.models.checkpoint import Checkpoint
-from sartransfer.models.split_stage import Features, decode_by_bands, enlarge, enlarge_classes
+from sartransfer.models.split_stage import (
+    Features,
+    decode_band,
+    decode_by_bands,
+    decode_with,
+    enlarge,
+    enlarge_classes,
+)
 from sartransfer.predict import open_engine, plan_scene, predict_classes, predict_logits, predict_windows
 from sartransfer.scene import ArraySource, Scene
 from sartransfer.windows import EXACT, SPLIT, cut
@@ -151,6 +159,49 @@ def test_the_heads_bands_in_folded_form_are_the_head(pooling):
                 last = min(18, first + rows)
                 found = head(*head.inputs(features, first, last, mean))[0].permute(1, 2, 0)
                 np.testing.assert_allclose(found, wanted[first:last], atol=1e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("pooling", "height"), [("global", 3), ("global", 8), ("global", 21), ("average", 4), ("average", 22)]
+)
+def test_bands_have_one_size_and_are_the_head(pooling, height):
+    """An engine compiles a head with dilated convolutions anew for each size, and keeps the room of both."""
+    head = build_model("resnet18-aspp", 2, 3, aspp_channels=16, rates=[1, 3], pooling=pooling).eval().decoder
+    features = Features(height, 10, 256)
+    features.write(0, 0, torch.randn(256, height, 10, generator=torch.Generator().manual_seed(1)))
+    asked = []
+    mean = features.mean() if pooling == "global" else None
+
+    def band(first, last):
+        asked.append(last - first)
+        return decode_band(head, features, first, last, mean)
+
+    with torch.inference_mode():
+        found = decode_with(band, features, 8, 3)
+        wanted = head(features.read(0, height))[0].permute(1, 2, 0)
+    assert set(asked) == {min(8, height)}
+    assert len(asked) == -(-height // 8)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_openvino_gives_back_what_lies_between_layers():
+    pytest.importorskip("openvino")
+    encoder = folded(Encoder(build_model("resnet18-aspp", 2, 3).eval()), [(torch.zeros(1, 2, 64, 96),)])
+    run = ENGINES["openvino"].load(encoder, [(torch.zeros(1, 2, 64, 96),)], "cpu")
+    image = torch.randn(1, 2, 1536, 1536, generator=torch.Generator().manual_seed(2))
+
+    def held():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+    first = run(image)
+    before = held()
+    assert isinstance(run, Releases)
+    run.release()
+    # The first convolution's answer alone: 64 channels at half the size, float32.
+    assert before - held() > 64 * 768**2 * 4 / 2
+    assert torch.equal(run(image), first)
 
 
 def test_batch_norms_are_folded_where_a_convolution_goes_nowhere_else():

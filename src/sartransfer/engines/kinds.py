@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -18,6 +18,17 @@ Run = Callable[..., Tensor]
 
 They are on the CPU; an engine that knows CUDA takes them from its device as well, and answers there.
 """
+
+
+@runtime_checkable
+class Releases(Protocol):
+    """A `Run` that keeps memory from call to call, and can give it back."""
+
+    def release(self) -> None:
+        """Give it back; the next call makes room anew."""
+        ...
+
+
 Example = tuple[Tensor, ...]
 """What one call takes."""
 

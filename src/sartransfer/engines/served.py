@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sartransfer.engines.kinds import Engine, Example, Run, find_engine
+from sartransfer.engines.kinds import Engine, Example, Releases, Run, find_engine
 from sartransfer.engines.parts import Body, Encoder, HeadBand, folded, head_band
 from sartransfer.errors import InputError
 from sartransfer.gpu import float32_kept
@@ -90,6 +90,9 @@ class Served:
 
     def decode(self, features: Features, rows: int) -> Answers:
         """Return the logits (h, w, K) of all features, by bands of `rows` rows."""
+        for other in self._runs.values():  # the encoder has done its part: `scene_plan` counts on its memory
+            if isinstance(other, Releases):
+                other.release()
         run, head = self._part("head"), cast(HeadBand, self._head).to(features.device or "cpu")
         with torch.inference_mode(), float32_kept(self.device):
             mean = head.mean(features)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sartransfer.errors import InputError
 from sartransfer.models.lora import without_lora
 
-SHAPES = 4  # compiled models of one part that are kept where each size of input has its own
+SHAPES = 2  # compiled models of one part that are kept where each size of input has its own
 
 
 def load_openvino(
@@ -83,32 +83,48 @@ def run_openvino(model: Any, precision: str, part: nn.Module) -> Callable[..., T
     takes, gives = (bool(getattr(part, f"{verb}_channels_last", False)) for verb in ("takes", "gives"))
     if takes or gives:
         model = _channels_last(model, takes, gives)
-    each_size = _dilated(part)
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # several processes of a machine would be pinned to the same cores
     }
-    requests: OrderedDict[tuple[torch.Size, ...], Any] = OrderedDict()
+    return OpenVinoPart(core, model, settings, each_size=_dilated(part), takes=takes, gives=gives)
 
-    def request_for(inputs: Sequence[Tensor]) -> Any:
-        shapes = tuple(x.shape for x in inputs) if each_size else ()
-        if shapes not in requests:
-            if shapes:
-                model.reshape({given: list(shape) for given, shape in zip(model.inputs, shapes, strict=True)})
-            requests[shapes] = core.compile_model(model, "CPU", settings).create_infer_request()
-            if len(requests) > SHAPES:
-                requests.popitem(last=False)
-        requests.move_to_end(shapes)
-        return requests[shapes]
 
-    def run(*inputs: Tensor) -> Tensor:
-        if takes:
+class OpenVinoPart:
+    """A compiled part, to be called with tensors."""
+
+    def __init__(
+        self, core: Any, model: Any, settings: dict[str, Any], *, each_size: bool, takes: bool, gives: bool
+    ) -> None:
+        self._core, self._model, self._settings = core, model, settings
+        self._each_size, self._takes, self._gives = each_size, takes, gives
+        self._compiled: OrderedDict[tuple[torch.Size, ...], tuple[Any, Any]] = OrderedDict()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Return the answer to inputs on the CPU."""
+        if self._takes:
             inputs = (inputs[0].permute(0, 2, 3, 1), *inputs[1:])
-        request = request_for(inputs)
+        request = self._request(inputs)
         request.infer([x.contiguous().numpy() for x in inputs], share_inputs=True)
         answer = torch.from_numpy(request.get_output_tensor(0).data.copy())
-        return answer.permute(0, 3, 1, 2) if gives else answer
+        return answer.permute(0, 3, 1, 2) if self._gives else answer
 
-    return run
+    def release(self) -> None:
+        """Give back the maps between layers, which are kept from call to call; the next call makes room anew."""
+        for compiled, _ in self._compiled.values():
+            compiled.release_memory()
+
+    def _request(self, inputs: Sequence[Tensor]) -> Any:
+        shapes = tuple(x.shape for x in inputs) if self._each_size else ()
+        if shapes not in self._compiled:
+            if shapes:
+                sizes = zip(self._model.inputs, shapes, strict=True)
+                self._model.reshape({given: list(shape) for given, shape in sizes})
+            compiled = self._core.compile_model(self._model, "CPU", self._settings)
+            self._compiled[shapes] = compiled, compiled.create_infer_request()
+            if len(self._compiled) > SHAPES:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(shapes)
+        return self._compiled[shapes][1]

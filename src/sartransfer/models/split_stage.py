@@ -152,18 +152,17 @@ def decode_by_bands(model: nn.Module, features: Features, rows: int, device: str
 
 
 def decode_with(band: Callable[[int, int], Tensor], features: Features, rows: int, classes: int) -> Answers:
-    """Return the logits of all features (h, w, K), `band(first, last)` after another."""
-    if features.device is not None:
-        answers = torch.empty((features.height, features.width, classes), device=features.device)
-        for first in range(0, features.height, rows):
-            last = min(features.height, first + rows)
-            answers[first:last] = band(first, last)[0].permute(1, 2, 0)
-        return answers
-    logits = np.empty((features.height, features.width, classes), dtype=np.float32)
+    """Return the logits of all features (h, w, K), `band(first, last)` after another.
+
+    All bands have as many rows, the last one by rows that were answered before: engines compile anew for another size.
+    """
+    size = features.height, features.width, classes
+    there = torch.empty(size, device=features.device)  # without a device: in memory
     for first in range(0, features.height, rows):
         last = min(features.height, first + rows)
-        logits[first:last] = band(first, last)[0].permute(1, 2, 0).cpu().numpy()
-    return logits
+        start = max(0, last - rows)
+        there[first:last] = band(start, last)[0, :, first - start :].permute(1, 2, 0)
+    return there if features.device is not None else there.numpy()
 
 
 class Halves(Protocol):
