@@ -194,7 +194,9 @@ def plan_scene(
     fixed = max((e.bytes for e in asked), default=0)
     overhead = max((e.overhead for e in asked), default=OVERHEAD)
     core = CORE if engine == EAGER else ENGINE_CORES * CORE
-    limits = Limits(ONE_PASS_PIXELS, core, HALO, FEATURES_IN_MEMORY, BAND_BYTES, memory, fixed, overhead)
+    keeps = any(e.keeps for e in asked)
+    sizes = ONE_PASS_PIXELS, core, HALO, FEATURES_IN_MEMORY, BAND_BYTES
+    limits = Limits(*sizes, memory, fixed, overhead, keeps=keeps)
     if on_gpu(device):
         held = GPU_AHEAD + GPU_LAG + 2  # and the window that is begun, and the one that is given out
         limits = replace(limits, core=GPU_CORE, gpu=gpu_bytes(device), held=held)

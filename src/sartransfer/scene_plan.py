@@ -48,6 +48,8 @@ class Limits:
     """Bytes that it takes for each byte of the network's tensors in torch."""
     gpu: int | None = None
     """Bytes of the GPU that the network is on; None: it is on the CPU."""
+    keeps: bool = False
+    """Whether the engine keeps what lies between layers from call to call."""
     held: int = 0
     """Windows that are in memory at once for it: read ahead, begun, or given out."""
 
@@ -159,12 +161,15 @@ def _plan_split(model: Segmenter, height: int, width: int, views: int, limits: L
             window = _pass_bytes(model, model.in_channels, *side, 1, limits, encode)
             # Enlarged logits of one window, of their views and of what is read again.
             last = core * core * FLOAT * (model.num_classes * (2 + min(views, 2)) + 2 * model.in_channels)
-            taken = kept + max(window, band + SLACK, last + SLACK)
+            # Some engines' encoders and heads keep their room from call to call, unless that is too much (frugal).
+            both = kept + max(window + band, last + SLACK)
+            frugal = not limits.keeps or (memory is not None and both > memory)
+            taken = kept + max(window, band + SLACK, last + SLACK) if frugal else both
             fits = memory is None or taken <= memory
             if (fits and _gpu_fits(model, model.in_channels, *side, limits, encode)) or core <= stride:
                 break
             core = _smaller(core, stride)
-        plans.append(ScenePlan(SPLIT, stride, core, halo, rows, features, held, taken))
+        plans.append(ScenePlan(SPLIT, stride, core, halo, rows, features, held, frugal, taken))
         if core == rounded(limits.core, stride):
             break
     # Small windows are mostly halo: a file costs less than they do.

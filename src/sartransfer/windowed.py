@@ -248,7 +248,11 @@ def _answers(
         with closing(read_ahead(read, jobs, flow, room)) as readings:
             for _ in lagging((begin(kept, get) for kept, get in readings), flow.lag):
                 pass
+        if plan.frugal:
+            halves.rest()
         answers = halves.decode(features, plan.rows)
+        if plan.frugal:
+            halves.rest()
     if finished is not None:
         _save(finished, answers.cpu().numpy() if isinstance(answers, Tensor) else answers)
     if place is not None:

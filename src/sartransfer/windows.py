@@ -28,6 +28,8 @@ class ScenePlan:
     """Bytes of the scene's features at 1/16 that the split stage keeps."""
     features_in_memory: bool = False
     """Whether they are kept in memory; else in a file."""
+    frugal: bool = False
+    """Whether the split stage's steps give back to each other what an engine would keep for the next scene."""
     memory: int = 0
     """Bytes that this takes at its peak, beyond what the process held before and the network's weights."""
 

@@ -64,6 +64,9 @@ class Engine:
     overhead: float = 1.3
     """Bytes that it takes for each byte of the network's tensors in torch: those that fuse layers keep fewer."""
 
+    keeps: bool = False
+    """Whether it keeps what lies between layers from call to call (`Releases`)."""
+
     @property
     def missing(self) -> tuple[str, ...]:
         """Packages that are not installed."""
@@ -72,14 +75,16 @@ class Engine:
 
 MIB = 2**20
 ENGINES: dict[str, Engine] = {
-    "openvino": Engine(load_openvino, 1e-4, ("openvino",), bytes=224 * MIB, overhead=0.9),
+    "openvino": Engine(load_openvino, 1e-4, ("openvino",), bytes=224 * MIB, overhead=0.9, keeps=True),
     "onnxruntime": Engine(load_onnxruntime, 1e-4, ("onnx", "onnxruntime"), bytes=160 * MIB),
     "torch": Engine(load_torch, 1e-4, cuda=True, bytes=64 * MIB),
     "openvino-bf16": Engine(
-        load_openvino_bf16, 0.05, ("openvino",), exact=False, bytes=224 * MIB, overhead=0.9
+        load_openvino_bf16, 0.05, ("openvino",), exact=False, bytes=224 * MIB, overhead=0.9, keeps=True
     ),
     "torch-bf16": Engine(load_torch_bf16, 0.05, exact=False, cuda=True, bytes=64 * MIB),
-    "int8": Engine(load_int8, 0.25, ("onnx", "onnxruntime"), exact=False, bytes=320 * MIB, overhead=0.9),
+    "int8": Engine(
+        load_int8, 0.25, ("onnx", "onnxruntime"), exact=False, bytes=320 * MIB, overhead=0.9, keeps=True
+    ),
 }
 """Name -> engine; beside these ``eager`` (the network as it is) and ``auto`` are names of `predict_scene`."""
 EAGER, AUTO = "eager", "auto"

@@ -90,9 +90,6 @@ class Served:
 
     def decode(self, features: Features, rows: int) -> Answers:
         """Return the logits (h, w, K) of all features, by bands of `rows` rows."""
-        for other in self._runs.values():  # the encoder has done its part: `scene_plan` counts on its memory
-            if isinstance(other, Releases):
-                other.release()
         run, head = self._part("head"), cast(HeadBand, self._head).to(features.device or "cpu")
         with torch.inference_mode(), float32_kept(self.device):
             mean = head.mean(features)
@@ -102,6 +99,12 @@ class Served:
                 rows,
                 head.classifier.out_channels,
             )
+
+    def rest(self) -> None:
+        """Give back the memory that the engine keeps from call to call; the next call makes room anew."""
+        for run in self._runs.values():
+            if isinstance(run, Releases):
+                run.release()
 
     def _part(self, kind: str) -> Run:
         """Return a part in the engine; raises `InputError` where it does not give what the network gives."""

@@ -181,6 +181,10 @@ class Halves(Protocol):
         """Return logits, as `decode_by_bands` does."""
         ...
 
+    def rest(self) -> None:
+        """Give back the memory that is kept from call to call; the next call makes room anew."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class EagerHalves:
@@ -205,6 +209,9 @@ class EagerHalves:
         """Return the logits (h, w, K) of all features."""
         with torch.inference_mode(), float32_kept(self.device):
             return decode_by_bands(self.model, features, rows, self.device)
+
+    def rest(self) -> None:
+        """Do nothing: torch keeps nothing."""
 
 
 def band_margin(head: AsppHead) -> int:
