@@ -1,16 +1,18 @@
 """The networks that map a scene together, window by window: how each goes through it, and what all answer."""
 
 import math
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sartransfer.engines.choice import Choice
-from sartransfer.engines.kinds import EAGER
+from sartransfer.engines.kinds import EAGER, may_become
+from sartransfer.engines.served import Served
 from sartransfer.errors import InputError
 from sartransfer.gpu import on_gpu
 from sartransfer.models.checkpoint import Checkpoint
@@ -18,6 +20,9 @@ from sartransfer.models.split_stage import FLOAT
 from sartransfer.predict import open_engine, plan_scene, predict_classes, predict_windows
 from sartransfer.scene import Scene, Window
 from sartransfer.windows import EXACT, ONE_PASS, OVERLAP, SPLIT, ScenePlan
+
+FURTHER = 0.6  # of what an engine holds with its first network; measured .2 to .6
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ def plan_members(
         if len(plans) == 1:
             return plans, plans[0].memory
         plans = _one_cut(plans)
-        total = _together(checkpoints, plans, height, width, views)
+        total = _together(checkpoints, plans, height, width, views) + _further(engine) * (len(plans) - 1)
         if on_gpu(device):  # for each of them windows are read ahead
             total += sum(plan.memory for plan in plans) - max(plan.memory for plan in plans)
         if memory is None or total <= memory:
@@ -123,6 +128,11 @@ def _together(
             state += 3 * FLOAT * classes * plan.core * width
         kept.append(state)
     return max(plan.memory for plan in plans) + sum(kept)
+
+
+def _further(engine: str) -> int:
+    """Return the bytes of each network after the first in an engine: its weights, and code that is made for it."""
+    return int(FURTHER * max((e.bytes for e in may_become(engine)), default=0))
 
 
 def count_windows(plan: ScenePlan, height: int, width: int) -> int:
@@ -176,13 +186,24 @@ def predict_members(
             member.checkpoint, member.checkpoint.model, scene, device, member.views, plan=member.plan, done=done,
             scratch=folder, engine=member.engine,
         )  # fmt: skip
-        answers.append(found)
+        answers.append(_resting(found, member) if len(members) > 1 else found)
     for each in zip(*answers, strict=True):
         window = each[0][0]
         if any(other != window for other, _, _ in each):
             raise RuntimeError("networks answered for different windows: their plans differ.")
         valid = np.logical_and.reduce([known for _, _, known in each])
         yield window, [logits for _, logits, _ in each], valid
+
+
+def _resting(found: Iterable[T], member: Member) -> Iterator[T]:
+    """Pass on a network's windows; before each its engine gives back what it would keep for the next one.
+
+    While one network computes, the others hold nothing but what they will need again (`_together`).
+    """
+    for each in found:
+        if isinstance(member.engine.network, Served):
+            member.engine.network.rest()
+        yield each
 
 
 def predict_member_classes(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sartransfer.ahead import SERIAL, Flow
 from sartransfer.engines.choice import Choice, choose_engine, sample_windows
-from sartransfer.engines.kinds import AUTO, EAGER, ENGINES
+from sartransfer.engines.kinds import AUTO, EAGER, ENGINES, may_become
 from sartransfer.engines.served import Served
 from sartransfer.errors import InputError, one_of
 from sartransfer.geotiff import GeoTiffSource
@@ -190,7 +190,7 @@ def plan_scene(
     """
     if engine == AUTO and height * width <= ONE_PASS_PIXELS:
         engine = EAGER  # as `open_engine` does
-    asked = [e for name, e in ENGINES.items() if name == engine or (engine == AUTO and e.exact)]
+    asked = may_become(engine)
     fixed = max((e.bytes for e in asked), default=0)
     overhead = max((e.overhead for e in asked), default=OVERHEAD)
     core = CORE if engine == EAGER else ENGINE_CORES * CORE

@@ -62,7 +62,8 @@ class Engine:
     bytes: int = 0
     """What it holds for itself once a network is loaded: libraries, copies of the weights, workspaces."""
     overhead: float = 1.3
-    """Bytes that it takes for each byte of the network's tensors in torch: those that fuse layers keep fewer."""
+    """Bytes that it takes for each byte of the tensors in torch of a split stage's encoder: those that fuse layers keep
+    fewer. Of whole networks 1.3 are counted at least."""
 
     keeps: bool = False
     """Whether it keeps what lies between layers from call to call (`Releases`)."""
@@ -107,6 +108,11 @@ def find_engine(name: str, device: str = "cpu") -> Engine:
             f"engine={name!r} runs on the CPU only, and device={device!r}. Engines there: {on_gpu}."
         )
     return engine
+
+
+def may_become(name: str) -> list[Engine]:
+    """Return the engines that a name of `NAMES` may come to; none for ``eager``."""
+    return [e for n, e in ENGINES.items() if n == name or (name == AUTO and e.exact)]
 
 
 def candidates(device: str = "cpu") -> list[str]:
