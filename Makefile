@@ -1,6 +1,9 @@
-# Everything happens in .venv in this checkout.
+# Everything happens in .venv in this checkout; libraries that benchmarks compare with are in .peers.
 PYTHON ?= python3
 BIN = .venv/bin
+# make benchmark PEERS= leaves those libraries out; SMOOTH_TOPK=FOLDER names a checkout of oval-group/smooth-topk.
+PEERS ?= .peers
+SMOOTH_TOPK ?=
 
 .PHONY: install demo test check benchmark clean
 
@@ -17,14 +20,22 @@ demo: install  ## compare two starts on simulated scenes; needs no data
 test: install check  ## layers, lint, types, tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-benchmark: install  ## against peers, side by side; benchmarks/README.md says where those are found
-	$(BIN)/python benchmarks/topk_loss.py
+# Of the Python of .venv: whole_scenes.py imports the peers behind what is installed there.
+.peers/installed: | .venv/installed
+	$(BIN)/python -m venv --clear .peers
+	.peers/bin/python -m pip install --quiet --disable-pip-version-check torchgeo monai terratorch requests
+	touch $@
+
+benchmark: install $(PEERS:%=%/installed)  ## against peers, side by side; benchmarks/README.md says which
+	$(BIN)/python benchmarks/topk_loss.py $(if $(SMOOTH_TOPK),--peer "$(SMOOTH_TOPK)")
 	$(BIN)/python benchmarks/simulated_scenes.py
 	$(BIN)/python benchmarks/archive_cost.py
 	$(BIN)/python benchmarks/pixels.py
 	$(BIN)/python benchmarks/products.py
-	$(BIN)/python benchmarks/random_patches.py
-	$(BIN)/python benchmarks/whole_scenes.py --figure benchmarks/figures/whole_scenes.png
+	$(BIN)/python benchmarks/training.py --parity
+	$(BIN)/python benchmarks/random_patches.py $(if $(PEERS),--peer $(PEERS)/bin/python)
+	$(BIN)/python benchmarks/whole_scenes.py --figure benchmarks/figures/whole_scenes.png \
+		$(if $(PEERS),--peers $(PEERS)/lib/python*/site-packages)
 
 check: install
 	$(BIN)/lint-imports --no-logo
@@ -33,4 +44,4 @@ check: install
 	$(BIN)/mypy
 
 clean:
-	rm -rf demo build dist
+	rm -rf demo build dist .peers

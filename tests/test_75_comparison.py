@@ -25,6 +25,7 @@ from sartransfer.recipe import parse_recipe
 from sartransfer.report import write_report
 from sartransfer.scene import Band
 from sartransfer.statistics import smallest_detectable_difference
+from sartransfer.wording import verdict_parts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -234,8 +235,10 @@ def test_the_report_holds_the_verdict(out):
     results = results_of(out)
     assert "too few runs to tell" in results["verdict"][0]
     page = html.unescape(write_report(out).read_text(encoding="utf-8"))
-    for sentence in results["verdict"]:
-        assert sentence in page
+    for parts in verdict_parts(
+        results["verdict"], results["contrasts"]
+    ):  # where, what and why stand apart there
+        assert all(part in page for part in parts)
     assert "simulated" in page
 
 

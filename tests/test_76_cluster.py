@@ -477,6 +477,7 @@ def test_slurm_is_asked_with_keys_and_nothing_on_the_dashboard(tmp_path, monkeyp
             raise RuntimeError("no sbatch here")
 
     monkeypatch.setattr(dask_jobqueue, "SLURMCluster", Fake)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     place = f"slurm:3,cores=4,memory=8GB,walltime=01:00:00,keys={tmp_path}/k"
     with pytest.raises(ClusterError, match="no sbatch here"), open_cluster(place):
         pass

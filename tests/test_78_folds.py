@@ -27,6 +27,7 @@ from sartransfer.report import write_report
 from sartransfer.results import UNSEEN, TestSet
 from sartransfer.scene import Band
 from sartransfer.statistics import crossed_interval, t_interval
+from sartransfer.wording import verdict_parts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -249,8 +250,10 @@ def test_what_is_said_and_shown(finished):
     looks = [(look["test_set"], look["recipe_hash"], look["runs"]) for look in results["looks"]]
     assert looks == [(HELD_OUT, results["recipe_hash"], 8)]
     page = html.unescape(write_report(finished).read_text(encoding="utf-8"))
-    for sentence in results["verdict"]:
-        assert sentence in page
+    for parts in verdict_parts(
+        results["verdict"], results["contrasts"]
+    ):  # where, what and why stand apart there
+        assert all(part in page for part in parts)
     assert "medians over the folds" in page
 
 
@@ -316,9 +319,24 @@ def test_each_fold_is_an_ordinary_comparison(data, out, trained):
 
 
 def test_weights_of_unknown_origin_are_told_of(data, out, tmp_path):
+    """A run of one fold has seen what another holds out, and is refused; without its recipe nobody knows."""
     earlier = out / "folds" / "1" / "runs" / "random" / "1" / "seed0"
-    starts = {"random": "random", "again": {"from": "run", "path": str(earlier)}}
-    cut = cut_folds(make_recipe(data, initializations=starts), FOLDS)
+    lost = shutil.copytree(earlier, tmp_path / "lost")
+    (lost / "recipe.yaml").unlink()
+    known, unknown = (
+        cut_folds(
+            make_recipe(
+                data, initializations={"random": "random", "again": {"from": "run", "path": str(path)}}
+            ),
+            FOLDS,
+        )
+        for path in (earlier, lost)
+    )
+    with pytest.raises(
+        LeakageError, match=r"fold 2: initialization 'again': run .*seed0 was trained on scenes"
+    ):
+        plan_folds(known, out)
+    cut = unknown
     result = gather_folds(cut.recipe, plan_folds(cut, out), out)
     said = "Whether the weights of again (an earlier run, a file) have seen a held-out scene is not known."
     assert said in result.verdict

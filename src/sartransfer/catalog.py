@@ -11,8 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sartransfer.errors import CatalogError, InputError, nearest, one_of, refuse_existing
+from sartransfer.errors import CatalogError, InputError, OutputError, nearest, one_of, refuse_existing
 from sartransfer.parts import Part
+from sartransfer.recipe.data import name_fault
 from sartransfer.scene import Band, format_bands, parse_bands
 from sartransfer.wholefile import replacing
 
@@ -44,7 +45,7 @@ class Entry:
     category: str | None = None
     """The name of the scene's class (classification)."""
     split: str | None = None
-    """``train``, ``validation``, the name of a test set, or None: not assigned."""
+    """``train``, ``validation``, the name of a test set (`recipe.data.name_fault`), or None: not assigned."""
     group: str | None = None
     """What must not be torn apart: event, city, collection, acquisition."""
     time: datetime | None = None
@@ -57,6 +58,9 @@ class Entry:
             raise CatalogError("a catalog entry needs an id.")
         if not self.assets:
             raise CatalogError(f"entry {self.id!r} names no file.")
+        fault = name_fault(self.split) if self.split else None
+        if fault:  # here and not in `Catalog`: a table's row is known while its entry is made
+            raise CatalogError(f"entry {self.id!r}: split {fault}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +159,15 @@ def read_catalog(path: str | Path) -> Catalog:
 def write_catalog(catalog: Catalog, path: str | Path, overwrite: bool = False) -> Path:
     """Write a catalog as CSV or GeoJSON, by the ending, so that `read_catalog` reads it back equal.
 
-    Paths become relative to the catalog's folder. Raises `OutputError` if the file exists already or cannot
-    be written.
+    Paths become relative to the catalog's folder. Raises `OutputError` if the file exists already, cannot be written
+    or ends in neither ``.csv`` nor ``.geojson`` or ``.json``.
     """
     path = Path(path)
+    if path.suffix.lower() not in (".csv", ".geojson", ".json"):
+        raise OutputError(
+            f"{path}: a catalog is written as .csv (a table) or .geojson (or .json). Name it "
+            f"{path.stem or 'catalog'}.csv, for example."
+        )
     refuse_existing(path, overwrite)
     header = {
         "name": catalog.name,

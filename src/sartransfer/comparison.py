@@ -335,7 +335,7 @@ def _run_by_number(recipe: Recipe, out: Path, number: int, device: str) -> str:
     """Do one run of a plan, in a worker: the plan is made once in each process."""
     key = (recipe.digest(), str(out))
     if key not in _PLANS:
-        _PLANS[key] = plan_comparison(recipe, out)
+        _PLANS[key] = plan_comparison(recipe, out, looked=True)
     plan = _PLANS[key]
     return _one_run(plan, plan.runs[number], device, None)
 

@@ -208,7 +208,7 @@ def _plan(recipe: Recipe, out: Path, catalogs: Path, number: int) -> Plan:
     ruled = tuple(name for name in recipe.rule_labelled if name == HELD_OUT)
     own = recipe.model_copy(update={"data": data, "tests": (HELD_OUT,), "rule_labelled": ruled})
     try:
-        plan = plan_comparison(own, out / "folds" / str(number))
+        plan = plan_comparison(own, out / "folds" / str(number), stages_looked=True)
     except SartransferError as error:
         raise type(error)(f"fold {number}: {error}") from error
     return replace(plan, runs=tuple(replace(run, fold=number) for run in plan.runs))

@@ -1,7 +1,7 @@
 """What mapping a scene will take, told before it begins: windows, memory, disk and time."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,9 +55,13 @@ def foresee(
     memory: int | None = None,
     device: str = "cpu",
     engine: str = EAGER,
+    reading: Callable[[ScenePlan], int] | None = None,
 ) -> Forecast:
     """Work out what mapping a scene of this size takes; the arguments are those of `mapping.predict_scene`."""
-    plans, taken = plan_members(networks, height, width, views=views, memory=memory, engine=engine)
+    plans, taken = plan_members(
+        networks, height, width, views=views, memory=memory, engine=engine, device=device,
+        reading=reading,
+    )  # fmt: skip
     windows = count_windows(plans[0], height, width)
     raw = sum(layer.count * layer.kept.itemsize for layer in layers) * height * width
     # The raw layers, and at worst as much again and a third of overviews for the finished files.

@@ -48,6 +48,20 @@ class GeoTiffSource:
             values = values * scales[:, None, None] + offsets[:, None, None]
         return values, valid
 
+    def window_bytes(self, side: int) -> int:
+        """Return the bytes that reading a window of side x side pixels takes beyond twice the window itself.
+
+        GDAL decodes whole blocks: of a file in one strip all of it for each window.
+        """
+        with opened(self.path) as file:
+            pixel = int(sum(np.dtype(d).itemsize for d in file.dtypes))
+            blocks, size = file.block_shapes[0], (int(file.height), int(file.width))
+            mixed = file.count > 1 and file.profile.get("interleave") == "pixel"
+        whole = [min(n, (-(-side // block) + 1) * block) for n, block in zip(size, blocks, strict=True)]
+        # The blocks of each band are kept; those of all bands together are taken apart from one more of them.
+        apart = min(blocks[0], size[0]) * min(blocks[1], size[1]) if mixed else 0
+        return pixel * max(0, int(whole[0] * whole[1] + apart) - 2 * side * side)
+
 
 def open_geotiff(path: str | Path, bands: Sequence[Band] | None = None) -> Scene:
     """Open a GeoTIFF; pixels are read by window, when `Scene.read` asks for them.
@@ -181,7 +195,10 @@ def footprint(georeference: GeoReference, height: int, width: int) -> NDArray[np
             f"the coordinate reference system {georeference.crs[:80]!r} is not known."
         ) from error
     lon, lat = np.asarray(lon), np.asarray(lat)
-    if np.ptp(lon) > 180:
+    around = np.unwrap(np.append(lon, lon[:1]), period=360)  # along the outline, wherever degrees begin anew
+    if georeference.transform is not None and np.isclose(around[0], around[-1]):
+        lon = around[:-1] + (360 if around.min() < -180 else 0)
+    elif np.ptp(lon) > 180:  # a pole inside, or control points, which follow no outline
         lon = np.where(lon < 0, lon + 360, lon)
     points = np.stack([lon, lat], axis=1)
     return points if np.isfinite(points).all() else None

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,8 +17,18 @@ class Journal:
     A last line that was cut off by a kill does not count. A journal of another task (another header) begins anew.
     """
 
-    def __init__(self, path: Path | None, header: Mapping[str, Any] | None = None) -> None:
-        """Open or begin a journal; None: nothing is kept. Raises `OutputError` where another process has it open."""
+    def __init__(
+        self,
+        path: Path | None,
+        header: Mapping[str, Any] | None = None,
+        forget: Callable[[], None] | None = None,
+    ) -> None:
+        """Open or begin a journal; None: nothing is kept.
+
+        `forget`: removes what another task left; a journal that is begun names the new task only after that, so that
+        nobody takes the one for the other where the process is killed between. Raises `OutputError` where another
+        process has it open, or it cannot be written.
+        """
         self.path = path
         self.done: set[Window] = set()
         self.continued = False
@@ -26,7 +36,7 @@ class Journal:
         self._file = -1
         if path is None:
             return
-        first = json.dumps(dict(header or {}), sort_keys=True)
+        first = first_line(header or {})
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             lock(self._file, path, "another process makes this map. Wait for it, or choose another name.")
@@ -38,11 +48,22 @@ class Journal:
                 whole = "\n".join(lines) + "\n"
                 os.ftruncate(self._file, len(whole.encode()))
             else:
-                os.ftruncate(self._file, 0)
-                os.write(self._file, f"{first}\n".encode())
+                self._begin(first, forget)
         except OSError as error:
             self._close()
             raise OutputError(f"{path} cannot be written ({error}). Is the disk full?") from error
+
+    def _begin(self, first: str, forget: Callable[[], None] | None) -> None:
+        os.ftruncate(self._file, 0)
+        os.fsync(self._file)
+        if forget is not None:
+            try:
+                forget()
+            except BaseException:
+                self._close()
+                raise
+        os.write(self._file, f"{first}\n".encode())
+        os.fsync(self._file)
 
     def add(self, window: Window) -> None:
         """Note that a window is done; what it gave must be on disk before."""
@@ -69,6 +90,11 @@ class Journal:
         if self._file >= 0:
             os.close(self._file)  # this lets go of the lock as well, as a kill does
             self._file = -1
+
+
+def first_line(header: Mapping[str, Any]) -> str:
+    """Return the line by which a journal knows its task."""
+    return json.dumps(dict(header), sort_keys=True)
 
 
 def _window(line: str) -> tuple[int, int, int, int] | None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from sartransfer.ahead import Flow, in_order, strips
 from sartransfer.areas import open_ground
 from sartransfer.attribute_table import attribute_table
 from sartransfer.cloud import Layer, cache_within
+from sartransfer.contract import InputContract
+from sartransfer.data.check import belied_units
 from sartransfer.data.ground import pixel_warning
 from sartransfer.engines.kinds import AUTO, EAGER, ENGINES
 from sartransfer.errors import InputError
 from sartransfer.geotiff import check_outputs, write_classes_tag
+from sartransfer.heap import give_back_memory
 from sartransfer.map_layers import COLOURS, NODATA, class_colours, plan_layers, window_values
 from sartransfer.members import (
     Member,
@@ -33,19 +37,19 @@ from sartransfer.members import (
 )
 from sartransfer.models.checkpoint import Checkpoint, read_checkpoint
 from sartransfer.polygons import PolygonOptions, check_extra, class_areas, write_polygons
-from sartransfer.predict import plan_flow
+from sartransfer.predict import plan_flow, reading_bytes
 from sartransfer.readers import open_files
 from sartransfer.readers.display import display_warnings
 from sartransfer.runs import chosen_weights
 from sartransfer.scene import Band, Reading, Scene, Window, format_bands
 from sartransfer.stac import MapFacts, make_item, scene_time
-from sartransfer.streaming import GrowingMap, earlier_task
+from sartransfer.streaming import GrowingMap, continues, earlier_task, placed, scene_parts, sidecars
 from sartransfer.windows import ScenePlan, cut
 
 __all__ = ["COLOURS", "NODATA", "MapResult", "predict_scene"]
 
-SAMPLE = 2048 * 2048  # pixels up to which all of a scene are looked at for what is odd
-SPREAD = 1024 * 1024  # pixels, evenly spread, that are looked at in a larger one
+SPREAD = 1024 * 1024  # pixels, evenly spread, that are looked at for what is odd in a scene that has more
+VALUES = 4 * SPREAD  # of all bands of them: of many bands fewer pixels
 LOOKS, LOOK = 17, 2**14  # blocks of a file that tell it from others, and bytes of each
 # What a GeoPackage notes as its time where the scene has none: the same task gives the same bytes.
 UNDATED = datetime(2000, 1, 1, tzinfo=UTC)
@@ -154,7 +158,9 @@ def predict_scene(
         raise InputError("spread is what several networks disagree about: name two checkpoints at least.")
     files = scene_files(scene)
     paths = map_paths(out, [layer.path for layer in layers], polygons is not None, bool(stac))
-    check_outputs(paths, files, overwrite, what="map", lost="the scene itself")
+    own = set(placed(out))  # by a call that was killed just then: `out` itself is the last
+    rest = [out, *(path for path in paths[1:] if path not in own)]
+    check_outputs(rest, files, overwrite, what="map", lost="the scene itself")
     if not isinstance(scene, Scene):
         words = bands if isinstance(bands, str) or bands is None else format_bands(bands)
         scene = open_files(str(scene), words, reader)
@@ -165,19 +171,21 @@ def predict_scene(
     for network in networks:
         network.contract.check(scene)
     plans, _ = plan_members(
-        networks, scene.height, scene.width, views=views, memory=memory, engine=engine, device=device
-    )
+        networks, scene.height, scene.width, views=views, memory=memory, engine=engine, device=device,
+        reading=partial(reading_bytes, scene),
+    )  # fmt: skip
     plan = plans[0]
-    sample = _sample(networks[0], scene, plan, plan_flow(scene, device))
-    warnings = networks[0].contract.warnings(scene, Reading(sample, np.ones(sample.shape[1:], dtype=bool)))
+    warnings = _odd_values(networks, scene, plan, plan_flow(scene, device))
+    give_back_memory()  # of pixels that were looked at
     sizes = [pixel_warning(scene, network.metadata.get("pixel_m")) for network in networks]
     warnings += [*sorted({text for text in sizes if text}), *display_warnings(scene)]
     engines = _earlier_engines(out, networks) if engine == AUTO else [engine]
     members = open_members(networks, plans, scene, device, views=views, engines=engines)
     total = count_windows(plan, scene.height, scene.width)
-    with GrowingMap(
-        layers, scene.height, scene.width, map_task(members, scene, files, device, reader)
-    ) as growing:
+    task = map_task(members, scene, files, device, reader)
+    if own and not continues(layers, scene.height, scene.width, task):
+        check_outputs(paths, files, overwrite, what="map", lost="the scene itself")
+    with GrowingMap(layers, scene.height, scene.width, task) as growing:
         scratch = growing.folder if growing.resumable else None
         if elsewhere is None:
             found = map_arrays(layers, members, scene, device, growing.done, scratch)
@@ -190,6 +198,9 @@ def predict_scene(
             if progress:
                 progress(len(growing.done), total)
         counts = growing.counts()
+        if not counts[: len(classes)].any():
+            growing.task = None  # there is nothing to go on with
+            raise _no_pixel(scene, [network.contract for network in networks])
         areas: dict[str, float] | None = None
 
         def accompany(made: Sequence[Path]) -> list[tuple[Path, Path]]:
@@ -309,14 +320,53 @@ def _areas(path: Path) -> dict[str, float] | None:
         return None
 
 
-def _sample(checkpoint: Checkpoint, scene: Scene, plan: ScenePlan, flow: Flow) -> NDArray[np.float32]:
-    """Return valid pixels of the scene, evenly spread, normalized: (C, 1, N). Raises `InputError` for none."""
-    pixels = scene.height * scene.width
-    step = 1 if pixels <= SAMPLE else max(1, pixels // SPREAD)
+def _odd_values(networks: Sequence[Checkpoint], scene: Scene, plan: ScenePlan, flow: Flow) -> list[str]:
+    """Say what is odd about the scene's values for the networks; those are named where not all of several say it.
 
-    def part(window: Window) -> NDArray[np.float32]:
-        data, valid = checkpoint.contract.read(scene, window)
-        return data[:, valid][:, ::step]
+    Raises `InputError` where no pixel is valid for all of them.
+    """
+    contracts = list(dict.fromkeys(network.contract for network in networks))
+    told: dict[str, list[str]] = {}
+    for contract, sample in zip(contracts, _samples(contracts, scene, plan, flow), strict=True):
+        names = [_name(i, each) for i, each in enumerate(networks, 1) if each.contract == contract]
+        for text in contract.warnings(scene, Reading(sample, np.ones(sample.shape[1:], dtype=bool))):
+            told.setdefault(text, []).extend(names)
+    return [
+        text if len(names) == len(networks) else f"{', '.join(names)}: {text}" for text, names in told.items()
+    ]
+
+
+def _name(number: int, network: Checkpoint) -> str:
+    path = network.path  # without its folders: maps say the same wherever they are made
+    return f"network {number} ({path.parent.name}/{path.name})"
+
+
+def _no_pixel(scene: Scene, contracts: Sequence[InputContract]) -> InputError:
+    what = "valid pixel" if len(contracts) == 1 else "pixel that is valid in the bands of all networks"
+    odd = "".join(
+        f" {text}." for text in belied_units(scene)
+    )  # dB that are said to be linear have no logarithm
+    return InputError(f"scene {scene.id!r} has no {what}: nothing to map.{odd}")
+
+
+def _samples(
+    contracts: Sequence[InputContract], scene: Scene, plan: ScenePlan, flow: Flow
+) -> list[NDArray[np.float32]]:
+    """Return valid pixels of the scene, evenly spread, as each contract normalizes them: (C, 1, N).
+
+    Raises `InputError` where none is valid for all contracts.
+    """
+    most = max(1, min(SPREAD, VALUES // sum(len(contract.bands) for contract in contracts)))
+    step = -(-scene.height * scene.width // most)
+    step += 1 - step % 2  # odd: else windows of even sides might give the same columns in every row
+
+    def part(window: Window) -> tuple[list[NDArray[np.float32]], bool]:
+        found, common = [], np.ones((window.height, window.width), dtype=bool)
+        for contract in contracts:
+            data, valid = contract.read(scene, window)
+            found.append(data.reshape(len(data), -1)[:, np.flatnonzero(valid)[::step]])
+            common &= valid
+        return found, bool(common.any())
 
     windows = cut(scene.height, scene.width, plan.core)
     if flow.ahead:
@@ -324,10 +374,11 @@ def _sample(checkpoint: Checkpoint, scene: Scene, plan: ScenePlan, flow: Flow) -
         found = list(in_order(part, pieces, 2 * flow.threads, flow.threads))
     else:
         found = [part(window) for window in windows]
-    found = [values for values in found if values.size]
-    if not found:
-        raise InputError(f"scene {scene.id!r} has no valid pixel: nothing to map.")
-    return np.concatenate(found, axis=1)[:, None]
+    if not any(common for _, common in found):
+        raise _no_pixel(scene, contracts)
+    return [
+        np.concatenate(values, axis=1)[:, None] for values in zip(*(each for each, _ in found), strict=True)
+    ]
 
 
 def map_task(
@@ -342,7 +393,10 @@ def map_task(
         "torch": torch.__version__,
         "tensors": tensors,
         "contracts": [member.checkpoint.contract.to_json() for member in members],
-        "scene": [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in _parts(files)],
+        "scene": [
+            *([str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in scene_parts(files)),
+            *([p.name, *said] for p, said in sidecars(files)),
+        ],
         "bands": [repr(band) for band in scene.bands],
         "plans": [member.plan.to_json() for member in members],
         "views": [member.views for member in members],
@@ -353,19 +407,20 @@ def map_task(
     }
 
 
-def _parts(files: Sequence[Path]) -> list[Path]:
-    """Return files, and those in folders."""
-    found = [p for file in files for p in (sorted(file.rglob("*")) if file.is_dir() else [file])]
-    return [p for p in found if p.is_file()]
-
-
 def files_tag(files: Sequence[Path]) -> str:
     """Return what tells a scene's files from others of the same name, for a map's tag ``SARTRANSFER_FILES``.
 
     A hash of their sizes and of a few blocks of each: the same wherever they lie, and of large ones not all is read.
+    Files beside them that tell their place and nodata count as well.
     """
     found = hashlib.sha256()
-    for path in _parts(files):
+    beside = dict(sidecars(files))
+    for path in (*scene_parts(files), *beside):
+        if path in beside:
+            found.update(f"{path.suffix};".encode())
+            if path.name.endswith(".aux.xml"):
+                found.update(f"{beside[path]};".encode())
+                continue
         size = path.stat().st_size
         found.update(f"{size};".encode())
         with path.open("rb") as file:

@@ -1,7 +1,7 @@
 """The networks that map a scene together, window by window: how each goes through it, and what all answer."""
 
 import math
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -66,6 +66,7 @@ def plan_members(
     memory: int | None = None,
     engine: str = EAGER,
     device: str = "cpu",
+    reading: Callable[[ScenePlan], int] | None = None,
 ) -> tuple[list[ScenePlan], int]:
     """Return how each network goes through a scene of this size, all by the same windows, and the memory of all.
 
@@ -75,6 +76,7 @@ def plan_members(
     Args:
         views: flips and turns that are averaged; None: as many as each checkpoint was made for.
         memory: bytes that all of them may take. engine, device: what they run in and where; see `predict.plan_scene`.
+        reading: how many bytes reading a window takes beyond what plans count (`predict.reading_bytes`).
 
     Raises `InputError` for networks whose windows cannot be the same, and less memory than is needed.
     """
@@ -86,10 +88,22 @@ def plan_members(
             )
             for c in checkpoints
         ]
+        plans = _one_cut(plans) if len(plans) > 1 else plans
+        blocks = reading(plans[0]) if reading else 0
+        if memory is not None and blocks > memory // 2:
+            raise InputError(
+                f"the blocks of the scene's file are so large that reading a window takes {blocks / 2**20:.0f} MiB of "
+                f"the {memory / 2**20:.0f} that are allowed. Make it tiled: gdal_translate -co TILED=YES IN.tif OUT.tif"
+            )
         if len(plans) == 1:
-            return plans, plans[0].memory
-        plans = _one_cut(plans)
-        total = _together(checkpoints, plans, height, width, views) + _further(engine) * (len(plans) - 1)
+            total = plans[0].memory + blocks
+            if memory is None or total <= memory:
+                return plans, total
+            each = memory - blocks
+            continue
+        total = (
+            blocks + _together(checkpoints, plans, height, width, views) + _further(engine) * (len(plans) - 1)
+        )
         if on_gpu(device):  # for each of them windows are read ahead
             total += sum(plan.memory for plan in plans) - max(plan.memory for plan in plans)
         if memory is None or total <= memory:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sartransfer.baselines import check_baselines
+from sartransfer.before import check_networks, check_scenes
 from sartransfer.catalog import TRAIN, VALIDATION, Catalog
 from sartransfer.data.check import look_at_labels, unit_warnings
 from sartransfer.data.ground import in_pixels
@@ -18,9 +19,11 @@ from sartransfer.data.leakage import relation, same_ground
 from sartransfer.data.patches import check_patches
 from sartransfer.data.resolve import open_catalog, open_training_data, same_scenes
 from sartransfer.data.rule_labels import is_rule_labelled
+from sartransfer.data.splits import fraction_warnings
 from sartransfer.data.strata import check_strata
 from sartransfer.errors import RecipeError, one_of
 from sartransfer.gpu import on_gpu
+from sartransfer.histories import refuse_leaking_starts
 from sartransfer.losses import build_loss
 from sartransfer.models import build_model
 from sartransfer.models.attention import quick_attention
@@ -29,7 +32,7 @@ from sartransfer.readers import refuse_unsaid_labels
 from sartransfer.recipe import DataRecipe, Recipe, StagesStart, TrainingRecipe, digest
 from sartransfer.results import NOT_KNOWN, OTHER_DATA, RULE_LABELS, TestSet
 from sartransfer.runs import RunFolder, fingerprint
-from sartransfer.stages import Job, content_of, refuse_leaking_stages
+from sartransfer.stages import Job, content_of
 from sartransfer.statistics import smallest_detectable_difference, smallest_sign_flip_p
 from sartransfer.train import keep_freed_memory
 
@@ -69,15 +72,29 @@ class Plan:
     test_sets: tuple[TestSet, ...]
     data_hash: str
     warnings: tuple[str, ...] = ()
-    """What is odd about the scenes: values that belie their units."""
+    """What is odd about the scenes and starts: values that belie their units, a run whose data are not at hand."""
 
     def open_runs(self) -> list[PlannedRun]:
         """The runs that are not finished yet."""
         return [r for r in self.runs if r.folder.status(r.identity) != "finished"]
 
 
-def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
-    """Return the runs that `recipe` asks for; opens the catalog, checks the splits and every start's data."""
+def plan_comparison(
+    recipe: Recipe, out: str | Path, *, looked: bool = False, stages_looked: bool = False
+) -> Plan:
+    """Return the runs that `recipe` asks for; opens the catalog, checks the splits and every start's data.
+
+    Scenes, labels, networks and losses are looked at too (`before`), so that what would end a run is said here.
+
+    Args:
+        recipe: what is asked for. out: the comparison's folder; nothing is written.
+        looked: this comparison was planned before, in another process: starts, scenes and networks are not looked at
+            again. stages_looked: the caller has looked for test scenes among those of the stages.
+
+    Raises:
+        SartransferError: what is wrong with the recipe, its data or its starts (`LeakageError`: a start has seen a test
+            scene).
+    """
     out = Path(out)
     catalog = open_catalog(recipe.data)
     if recipe.primary.class_ and recipe.primary.class_ not in catalog.classes:
@@ -104,13 +121,18 @@ def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
         if name not in names:
             raise RecipeError(one_of("rule_labelled", name, names))
     check_baselines(recipe, catalog, names)
+    warnings: list[str] = []
+    if not looked:
+        bands = check_scenes(catalog, recipe.task, names, recipe.data.bands)
+        check_networks(recipe, catalog, bands)
+        starts = recipe.initializations
+        warnings += refuse_leaking_starts(starts, catalog, recipe.data, stages=not stages_looked)
     data_hash = fingerprint(catalog)
     runs = []
     for name, start in recipe.initializations.items():
         model = recipe.model_of(name)
         if isinstance(start, StagesStart) and start.model is None:
             start = start.model_copy(update={"model": model})
-        refuse_leaking_stages(start, catalog, recipe.data)
         stages_hash = content_of(start)
         for fraction in recipe.fractions:
             for seed in recipe.seeds:
@@ -121,8 +143,9 @@ def plan_comparison(recipe: Recipe, out: str | Path) -> Plan:
                 runs.append(PlannedRun(name, job, folder, job.identity(data_hash, stages_hash)))
     # Seeds first: a comparison that is stopped early has all starts with fewer seeds, which can be compared.
     runs.sort(key=lambda r: (-r.job.fraction, recipe.seeds.index(r.job.seed)))
-    warnings = (*unit_warnings(catalog), *ground_warnings(recipe.data, catalog, names))
-    return Plan(recipe, out, catalog, tuple(runs), tuple(test_sets), data_hash, warnings)
+    shares = fraction_warnings(catalog, recipe.fractions)
+    warnings = [*unit_warnings(catalog), *shares, *ground_warnings(recipe.data, catalog, names), *warnings]
+    return Plan(recipe, out, catalog, tuple(runs), tuple(test_sets), data_hash, tuple(warnings))
 
 
 def ground_warnings(data: DataRecipe, catalog: Catalog, names: Collection[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """A map of classes as polygons in a GeoPackage, with their areas on the ellipsoid."""
 
+import contextlib
 import json
 import tempfile
 import warnings
@@ -21,6 +22,7 @@ from sartransfer.regions import find_runs, merge_small
 PIXELS = 2**20  # of a map that are looked at together, in whole rows
 CHUNK = 20_000  # polygons that are written together
 POINTS = 500_000  # points of theirs, where one has not more alone
+ARCHIVE = "!"  # in a path, pyogrio looks for an archive before it
 LAYER, AREAS = "classes", "areas"
 GIS = 'polygons need pyogrio, pyproj and shapely 2.1: pip install "sartransfer[gis]".'
 
@@ -110,8 +112,12 @@ def write_polygons(
         colours = colours or map_colours(file)
     ground = open_ground(georeference, height, width)
     # The folder is beside the result, so that the finished file only changes its name.
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
-        temporary = Path(name) / "out.gpkg"
+    prefix = f".{out.name}.".replace(ARCHIVE, "_")
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent) as name,
+        _plain_name(Path(name)) as folder,
+    ):
+        temporary = folder / "out.gpkg"
         pixels, areas = _totals(map_path, ground)
         plain = Path(name) / "plain.tif"
         _write_plain(plain, map_path, ground, options.min_area, nodata)
@@ -129,6 +135,29 @@ def write_polygons(
         int(writer.counts.sum()),
         {known.get(i, str(i)): float(areas[i]) for i in _listed(known, pixels, nodata)},
     )
+
+
+@contextlib.contextmanager
+def _plain_name(folder: Path) -> Iterator[Path]:
+    """Give a name of a folder without the sign that pyogrio takes for an archive's end: the files stay where they are.
+
+    Raises `OutputError` where there is none.
+    """
+    if ARCHIVE not in str(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="sartransfer-") as name:
+        link = Path(name) / "folder"
+        try:
+            if ARCHIVE in name:
+                raise OSError(f"the system's temporary folder {name} has it too")
+            link.symlink_to(folder.absolute(), target_is_directory=True)
+        except OSError as error:
+            raise OutputError(
+                f"polygons cannot be written to {folder.parent}: a path with {ARCHIVE} is taken for an archive's "
+                f"({error}). Choose another name."
+            ) from error
+        yield link
 
 
 def check_extra() -> None:

@@ -105,8 +105,7 @@ def predict_logits(
     Raises:
         InputError: another number of channels than the network has, or of views than 1, 4 or 8.
     """
-    if views != 1 and views not in VIEWS:
-        raise InputError(one_of("views", views, (1, *VIEWS)))
+    checked_views(views)
     expected = getattr(model, "in_channels", images.shape[1])
     if images.shape[1] != expected:
         raise InputError(f"the network takes {expected} bands, the image has {images.shape[1]}.")
@@ -119,6 +118,13 @@ def predict_logits(
         seen = torch.stack([_seen(model, images, *view, form) for view in VIEWS[views]])
     logits = seen.logsumexp(0) - math.log(views)
     return logits if stay else logits.cpu()
+
+
+def checked_views(views: int) -> int:
+    """Return a number of flips and turns; raises `InputError` for one that is not on offer."""
+    if views != 1 and views not in VIEWS:
+        raise InputError(one_of("views", views, (1, *VIEWS)))
+    return views
 
 
 VIEWS: dict[int, tuple[View, ...]] = {
@@ -188,6 +194,7 @@ def plan_scene(
     Raises:
         InputError: less memory than the smallest window needs.
     """
+    checked_views(views)
     if engine == AUTO and height * width <= ONE_PASS_PIXELS:
         engine = EAGER  # as `open_engine` does
     asked = may_become(engine)
@@ -211,6 +218,13 @@ def plan_flow(scene: Scene, device: str) -> Flow:
     rows = [STRIP_ROWS.get(type(source), 0) for source in sources]
     threads = min(GPU_THREADS, os.cpu_count() or 1)
     return Flow(device, GPU_AHEAD, threads, 0 if 0 in rows else max(rows), GPU_LAG)
+
+
+def reading_bytes(scene: Scene, plan: ScenePlan) -> int:
+    """Return the bytes that reading a window of a plan takes beyond what the plan counts: files in high strips."""
+    sources = getattr(scene.source, "sources", (scene.source,))
+    side = min(plan.core + 2 * plan.halo, max(scene.height, scene.width))
+    return sum(s.window_bytes(side) for s in sources if isinstance(s, GeoTiffSource))
 
 
 def plan_memory(
@@ -322,7 +336,7 @@ def _windows(
     *,
     classes: bool,
 ) -> Iterator[Answer]:
-    number = views or checkpoint.views
+    number = checked_views(views or checkpoint.views)
     each = VIEWS.get(number, ((0, False),))
     size = scene.height, scene.width
     chosen = engine

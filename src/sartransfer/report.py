@@ -18,23 +18,21 @@ from sartransfer.rule_tables import add_rules, rule_view
 from sartransfer.scene_tables import scene_figures, scene_view
 from sartransfer.tables import patch_figures, patch_view, resampled_view
 from sartransfer.wholefile import write_bytes
-from sartransfer.wording import UNSEEN_EVENTS, duration_words, estimate_words, number_words, p_words
+from sartransfer.wording import (
+    UNSEEN_EVENTS,
+    duration_words,
+    estimate_words,
+    number_words,
+    p_words,
+    verdict_parts,
+)
 
 Results = dict[str, Any]
 View = dict[str, Any]
 
 RESULT_KEYS = (
-    *(
-        "sartransfer",
-        "name",
-        "task",
-        "simulated",
-        "created",
-        "classes",
-        "primary",
-        "baseline",
-        "initializations",
-    ),
+    *("sartransfer", "name", "task", "simulated", "created", "classes"),
+    *("primary", "baseline", "initializations"),
     *("fractions", "seeds", "verdict", "test_sets", "table", "contrasts", "runs", "confusion"),
     *("initialization_reports", "recipe", "recipe_hash", "environment", "data", "looks", "warnings"),
 )
@@ -156,8 +154,7 @@ def _view(results: Results, panels: Path) -> View:
         "resampled": resampled_view(results),
         "ranked": any(not panel["alone"] for panel in shown),
         "metric": figures.metric_words(results["primary"]["metric"], results["primary"]["class"]),
-        "headline": (results["verdict"] or ["The results hold no verdict."])[0],
-        "sentences": results["verdict"][1:],
+        "verdict": verdict_parts(results["verdict"], results["contrasts"]),
         "colours": colours,
         "signs": SIGNS,
         "several": len(fractions) > 1,

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from sartransfer import __version__
 from sartransfer.catalog import Catalog
 from sartransfer.data.ground import trained_pixel_metres
-from sartransfer.data.resolve import TrainingData, open_catalog, open_training_data, same_scenes
-from sartransfer.data.unlabelled import open_unlabelled, open_unlabelled_data, refuse_seen_tests
+from sartransfer.data.resolve import TrainingData, open_catalog, open_training_data
+from sartransfer.data.unlabelled import open_unlabelled, open_unlabelled_data
 from sartransfer.determinism import deterministic
 from sartransfer.errors import RecipeError, WeightsError
 from sartransfer.models import Network, build_model
@@ -310,31 +310,6 @@ def pretrain_job(
     seconds = sum(row["seconds"] or 0.0 for row in done.curves)
     folder.finish({"epochs": done.epochs, "best_epoch": done.best_epoch, "seconds": round(seconds, 1)})
     return report
-
-
-def refuse_leaking_stages(start: Initialization, target: Catalog, data: DataRecipe) -> None:
-    """Raise `LeakageError` where a stage without labels is pretrained on scenes of the target's test sets.
-
-    Args:
-        start: of any kind; only chains have stages. target: the comparison's catalog. data: its recipe.
-    """
-    if not isinstance(start, StagesStart):
-        return
-    refuse_leaking_stages(start.stages[0].start, target, data)
-    for stage in start.stages:
-        if stage.task != "reconstruct":
-            continue
-        own = stage.data
-        same = own.dataset == data.dataset if own.dataset else own.catalog == data.catalog
-        seen = open_unlabelled(own)
-        refuse_seen_tests(
-            seen,
-            target,
-            stage=stage.name,
-            same_catalog=same,
-            same_scenes=same_scenes(data),
-            footprint_days=data.footprint_days,
-        )
 
 
 def _catalog_of(stage: StageRecipe, *, check: bool = True) -> Catalog:

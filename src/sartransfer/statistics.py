@@ -24,6 +24,8 @@ Verdict = Literal["better", "worse", "too few runs to tell", "no difference foun
 
 EXACT_SIGN_FLIP_LIMIT = 16
 """Up to so many differences all 2^n sign patterns are enumerated."""
+SEEN = "The groups were also seen in training, so they say nothing about new events."
+FAILS_CORRECTION = "it does not survive the correction for several contrasts"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Statement:
     p_value: float | None
     """Exact sign-flip p over seeds; only on this test set."""
     p_adjusted: float | None
-    """Holm-adjusted t p, where several contrasts were planned; only on this test set."""
+    """Holm-adjusted p, where several contrasts were planned."""
     verdict: Verdict
     reason: str
     """One sentence in plain words."""
@@ -320,18 +322,22 @@ def compare_paired(
     margin: float = 0.01,
     confidence: float = 0.95,
     p_adjusted: float | None = None,
+    p_adjusted_new: float | None = None,
+    seen: str = SEEN,
 ) -> tuple[Statement, Statement]:
     """Say what may be said about a minus b: on this test set, and on new events.
 
     `whole_a`, `whole_b` (S,): score of each run on the whole test set, paired by seed. `groups_a`,
     `groups_b` (S, G): score of each run on each group, NaN where undefined. `events_unseen`: whether the
     groups are events that no training run saw. `margin`: smallest difference of interest, in units of the
-    score. `p_adjusted`: Holm-adjusted t p of this contrast (`t_test_p`, `holm`) where several were planned;
-    it binds the first statement only (for the second, pass a higher `confidence`).
+    score. `p_adjusted`, `p_adjusted_new`: Holm-adjusted p of this contrast (`holm`), where several were planned:
+    of `t_test_p` for the first statement, of the crossed interval (`results.corrected`) for the second. They bind the
+    verdicts; intervals stay at `confidence`. `seen`: what to say of new events where `events_unseen` is false.
 
     On this test set (it is fixed, the seeds are random): better or worse if the t interval over seeds
     excludes 0, and the sign-flip p and `p_adjusted` are at most 1 - confidence. On new events (seeds and
-    groups are random): better or worse if the crossed interval excludes 0. Otherwise "no difference found"
+    groups are random): better or worse if the crossed interval excludes 0, and `p_adjusted_new` is at most
+    1 - confidence. Otherwise "no difference found"
     where the interval lies within +-margin, else "too few runs to tell". Both say so always where so few
     seeds can never be sure (under 6 at 95 %): what cannot be certain here cannot be on new events.
     """
@@ -343,12 +349,14 @@ def compare_paired(
         )
     if not (margin >= 0 and np.isfinite(margin)):
         raise ValueError(f"{margin=}. Must be 0 or more, and finite")
-    if p_adjusted is not None and not 0 <= p_adjusted <= 1:
-        raise ValueError(f"{p_adjusted=}. Must lie from 0 to 1")
+    if not all(p is None or 0 <= p <= 1 for p in (p_adjusted, p_adjusted_new)):
+        raise ValueError(f"{p_adjusted=}, {p_adjusted_new=}. Must lie from 0 to 1")
     _check_confidence(confidence)
     return (
         _on_this_test_set(a - b, margin, confidence, p_adjusted),
-        _on_new_events(per_group_a - per_group_b, events_unseen, margin, confidence),
+        _on_new_events(
+            per_group_a - per_group_b, "" if events_unseen else seen, margin, confidence, p_adjusted_new
+        ),
     )
 
 
@@ -375,31 +383,37 @@ def _on_this_test_set(d: FloatArray, margin: float, confidence: float, p_adjuste
     if not _reaches(p, confidence):
         doubts.append("the sign-flip test does not confirm it")
     if p_adjusted is not None and not _reaches(p_adjusted, confidence):
-        doubts.append("it does not survive the correction for several contrasts")
+        doubts.append(FAILS_CORRECTION)
     return say(*_verdict(interval, doubts, numbers, margin))
 
 
-def _on_new_events(d: FloatArray, events_unseen: bool, margin: float, confidence: float) -> Statement:
+def _on_new_events(
+    d: FloatArray, seen: str, margin: float, confidence: float, p_adjusted: float | None
+) -> Statement:
     complete = int(np.count_nonzero(~np.isnan(d).any(axis=0))) if d.size else 0
     dropped = d.shape[1] - complete
     aside = f" ({_count(dropped, 'event')} left out, where the score is undefined)" if dropped else ""
-    reason = ""
-    if not events_unseen:
-        reason = "The groups were also seen in training, so they say nothing about new events."
-    elif d.shape[0] < 2:
+    reason = seen
+    if not reason and d.shape[0] < 2:
         reason = "There is only one run." if d.shape[0] else "There are no runs."
-    elif complete < 2:
+    elif not reason and complete < 2:
         reason = f"There is {'only one event' if complete else 'no event'} to judge from{aside}."
     if reason:
         return Statement("on new events", None, None, None, "not estimable", reason)
     interval = crossed_interval(d, confidence)
-    smallest = smallest_sign_flip_p(d.shape[0])
-    if not _reaches(smallest, confidence):
-        reason = _too_few(d.shape[0], smallest, confidence)
-        return Statement("on new events", interval, None, None, "too few runs to tell", reason)
+
+    def say(verdict: Verdict, reason: str) -> Statement:
+        return Statement("on new events", interval, None, p_adjusted, verdict, reason)
+
+    if not _reaches(smallest := smallest_sign_flip_p(d.shape[0]), confidence):
+        return say("too few runs to tell", _too_few(d.shape[0], smallest, confidence))
     numbers = f"{_in_words(interval)} over {_count(d.shape[0], 'paired run')} and {complete} events{aside}"
+    if p_adjusted is not None:
+        numbers += f", Holm-adjusted p = {p_adjusted:.3g}"
     doubts = [] if interval.excludes_zero else ["the interval includes 0"]
-    return Statement("on new events", interval, None, None, *_verdict(interval, doubts, numbers, margin))
+    if p_adjusted is not None and not _reaches(p_adjusted, confidence):
+        doubts.append(FAILS_CORRECTION)
+    return say(*_verdict(interval, doubts, numbers, margin))
 
 
 def _verdict(interval: Interval, doubts: Sequence[str], numbers: str, margin: float) -> tuple[Verdict, str]:

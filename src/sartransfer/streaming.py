@@ -1,8 +1,10 @@
 """Maps that grow window by window on disk, survive a kill, and become cloud-optimized GeoTIFFs when they are whole."""
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,14 +19,20 @@ from numpy.typing import NDArray
 from sartransfer.cloud import CACHE, WRITING, Layer, cache_within, write_cloud_optimized
 from sartransfer.errors import OutputError
 from sartransfer.geotiff import TILE
-from sartransfer.journal import Journal
+from sartransfer.journal import Journal, first_line
 from sartransfer.rawfile import read_at, write_at
 from sartransfer.recipe.places import digest
 from sartransfer.scene import GeoReference, Window
 
 BLOCK_BYTES = 4 * 2**20  # of a layer that are looked at together, where a tile of all its bands is not more
 JOURNAL = "windows.jsonl"
+PLACING = "placing.json"
+# Endings of what GIS programs keep beside a map: they would show the one that was there before.
+NOTED = (".aux.xml", ".ovr", ".msk")
 OPTIONS_TAG = "SARTRANSFER_OPTIONS"
+STATISTICS = re.compile(
+    rb'<Histograms>.*?</Histograms>|<MDI key="STATISTICS_[^"]*">[^<]*</MDI>|<!--.*?-->|<\?.*?\?>', re.DOTALL
+)
 Beside = Callable[[Sequence[Path]], Sequence[tuple[Path, Path]]]
 """Takes the finished, not yet placed GeoTIFFs; makes files beside them: (where it is now, where it goes)."""
 
@@ -41,6 +49,86 @@ def earlier_task(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError):
         return {}
     return task if isinstance(task, dict) else {}
+
+
+def placed(path: Path) -> list[Path]:
+    """Return the files of a map that an earlier call had put in place when it was killed, before the map itself.
+
+    Only those that are as it left them: of the same size and time.
+    """
+    folder, found = _folder(path), []
+    try:
+        for made, name, *was in json.loads((folder / PLACING).read_text("utf-8")):
+            there = path.with_name(name)
+            if there.exists() and not (folder / made).exists() and was == _stamp(there):
+                found.append(there)
+    except (OSError, ValueError, TypeError):
+        return []
+    return found
+
+
+def _stamp(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def continues(layers: Sequence[Layer], height: int, width: int, task: Mapping[str, Any] | None) -> bool:
+    """Return whether `GrowingMap` with these words would go on with what an earlier call left."""
+    try:
+        with (_folder(layers[0].path) / JOURNAL).open(encoding="utf-8") as file:
+            return file.readline() == f"{first_line(_header(layers, height, width, task))}\n"
+    except (OSError, ValueError):
+        return False
+
+
+def _header(
+    layers: Sequence[Layer], height: int, width: int, task: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                "size": [height, width],
+                "task": uuid.uuid4().hex if task is None else dict(task),
+                "layers": [[layer.path.name, layer.count, layer.dtype] for layer in layers],
+            }
+        )
+    )
+    return header
+
+
+def scene_parts(files: Sequence[Path]) -> list[Path]:
+    """Return files, and those in folders."""
+    found = [p for file in files for p in (sorted(file.rglob("*")) if file.is_dir() else [file])]
+    return [p for p in found if p.is_file()]
+
+
+def sidecars(files: Sequence[Path]) -> list[tuple[Path, list[int | str]]]:
+    """Return what stands beside files and tells where they lie or which pixels are valid, and what changes with it.
+
+    In folders it is among their `scene_parts`.
+    """
+    found: dict[Path, list[int | str]] = {}
+    for file in files:
+        if not file.is_file():
+            continue
+        short = file.suffix[1:]
+        worlds = {f"{short[:1]}{short[-1:]}w", f"{short}w", "wld", "tab"} if short else {"wld", "tab"}
+        beside = [file.with_suffix(f".{end}") for world in sorted(worlds) for end in (world, world.upper())]
+        for path in (file.with_name(f"{file.name}.msk"), *beside):
+            if path.is_file():
+                found[path] = [path.stat().st_size, path.stat().st_mtime_ns]
+        notes = file.with_name(f"{file.name}.aux.xml")
+        if notes.is_file() and (said := _said(notes.read_bytes())):
+            found[notes] = [hashlib.sha256(said).hexdigest()[:16]]
+    return list(found.items())
+
+
+def _said(notes: bytes) -> bytes:
+    """Return what GDAL's notes beside a file say, but for statistics, which viewers add when a file is looked at."""
+    rest = STATISTICS.sub(b"", notes)
+    for name in (b"Metadata", b"PAMRasterBand", b"PAMDataset"):  # what holds nothing now
+        rest = re.sub(rb"<%s\b[^<>]*>\s*</%s>" % (name, name), b"", rest)
+    return b"".join(rest.split())
 
 
 def map_note(task: Mapping[str, Any], layers: Sequence[Layer]) -> dict[str, Any]:
@@ -84,22 +172,20 @@ class GrowingMap:
         self.layers, self.height, self.width = tuple(layers), height, width
         self.folder = _folder(layers[0].path)
         self.task = task
-        header: dict[str, Any] = {
-            "size": [height, width],
-            "task": uuid.uuid4().hex if task is None else dict(task),
-        }
-        header["layers"] = [[layer.path.name, layer.count, layer.dtype] for layer in layers]
         try:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(
                 f"{layers[0].path} cannot be written ({error}). Is the disk full, or the folder read-only?"
             ) from error
-        self.journal = Journal(self.folder / JOURNAL, json.loads(json.dumps(header)))
+        self.journal = Journal(
+            self.folder / JOURNAL, _header(self.layers, height, width, task), forget=self._forget
+        )
         self._files: list[int] = []
         try:
-            if not self.journal.continued:
-                self._forget()
+            for path in placed(layers[0].path):  # made anew of the raw layers, with all the others
+                path.unlink()
+            (self.folder / PLACING).unlink(missing_ok=True)
             for number, layer in enumerate(self.layers):
                 file = os.open(self.folder / f"{number}.raw", os.O_RDWR | os.O_CREAT, 0o600)
                 self._files.append(file)
@@ -126,7 +212,7 @@ class GrowingMap:
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path != self.journal.path:
+            elif path.name != JOURNAL:
                 path.unlink()
 
     def add(self, window: Window, arrays: Sequence[NDArray[Any]]) -> None:
@@ -201,8 +287,10 @@ class GrowingMap:
                     raise OutputError(
                         f"{path} exists by now. Choose another name, or overwrite it (--overwrite)."
                     )
-            for layer in self.layers:  # what GIS programs noted about a map that was there before
-                layer.path.with_name(f"{layer.path.name}.aux.xml").unlink(missing_ok=True)
+            self._note_placing(made)
+            for layer in self.layers:
+                for ending in NOTED:
+                    layer.path.with_name(f"{layer.path.name}{ending}").unlink(missing_ok=True)
             for temporary, path in reversed(made):  # the classes last: where they are, all is
                 temporary.replace(path)
         except (OSError, RasterioError, CRSError) as error:
@@ -210,6 +298,17 @@ class GrowingMap:
                 f"{self.layers[0].path} could not be written ({error}). Is the disk full?"
             ) from error
         self.remove()
+
+    def _note_placing(self, made: Sequence[tuple[Path, Path]]) -> None:
+        """Write which files go where, so that a call after a kill knows its own (`placed`)."""
+        entries = [
+            [temporary.relative_to(self.folder).as_posix(), path.name, *_stamp(temporary)]
+            for temporary, path in made
+        ]
+        with (self.folder / PLACING).open("w", encoding="utf-8") as file:
+            json.dump(entries, file)
+            file.flush()
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         """Let go of the files; what is there stays for a later call."""

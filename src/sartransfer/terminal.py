@@ -1,6 +1,6 @@
 """What the command line shows: paths, verdicts, failures, tables, and how a comparison goes on."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +23,20 @@ def show_path(what: str, path: Path) -> None:
     out.print(f"{what}: {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
-def show_verdict(result: "Comparison") -> None:
-    """Print what each start found and adapted, and the verdict, a sentence a line."""
+def show_warnings(warnings: Iterable[str]) -> None:
+    """Print warnings, a line each."""
+    for warning in warnings:
+        err.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+
+
+def show_verdict(result: "Comparison", told: Collection[str] = ()) -> None:
+    """Print what each start found and adapted, warnings that were not `told` yet, and the verdict."""
     from sartransfer.models.initialize import InitializationReport
 
     for name, values in result.results["initialization_reports"].items():
         words = InitializationReport.from_json(values).describe()
         out.print(escape(f"{name}: {words}"), highlight=False, soft_wrap=True)
-    for warning in result.results["warnings"]:
-        err.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+    show_warnings(w for w in result.results["warnings"] if w not in told)
     for sentence in result.verdict:
         out.print(escape(sentence), highlight=False, soft_wrap=True)
 

@@ -48,6 +48,7 @@ from sartransfer.models.checkpoint import write_checkpoint
 from sartransfer.optimization import build_optimizer, build_scheduler, parameter_groups
 from sartransfer.predict import choose_device, choose_precision
 from sartransfer.recipe import PrimaryRecipe, TrainingRecipe
+from sartransfer.remembered import remembering
 from sartransfer.textfile import write_text
 from sartransfer.whole_images import whole_logits
 
@@ -167,7 +168,8 @@ def fit(
         )
         model.to(memory_format=torch.channels_last)
         learner.judged.to(memory_format=torch.channels_last)
-        with deterministic(device), quick_attention(model):
+        known = remembering(model, task.training.augment, task.training.batch_size, device)
+        with deterministic(device), quick_attention(model), known:
             trainer.fit(
                 learner,
                 train_dataloaders=train_loader(samples, sampler, task.training, group),

@@ -1,7 +1,7 @@
 """Numbers as people write them in a report."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
@@ -25,16 +25,44 @@ def number_words(value: float | None, *, decimals: int = 3, sign: bool = False) 
     return ("" if zero else MINUS if value < 0 else "+" if sign else "") + text
 
 
-def estimate_words(row: Mapping[str, Any], *, sign: bool = False) -> str:
-    """Write ``.712 [.690, .734]``, with two decimals where the interval is wider than 0.1."""
+def estimate_words(row: Mapping[str, Any], *, sign: bool = False, cut: bool = False) -> str:
+    """Write ``.712 [.690, .734]``, with two decimals where the interval is wider than 0.1.
+
+    With `cut` the interval ends at 0 and 1, beyond which no score lies; a difference may lie there.
+    """
     mean, low, high = (row[key] for key in ("mean", "low", "high"))
     if mean is None:
         return "undefined"
     if low is None or high is None:
         return f"{number_words(mean, sign=sign)} (no interval)"
+    if cut:
+        low, high = max(low, min(mean, 0.0)), min(high, max(mean, 1.0))
     decimals = 2 if high - low > 0.1 else 3
     first, second, third = (number_words(v, decimals=decimals, sign=sign) for v in (mean, low, high))
     return f"{first} [{second}, {third}]"
+
+
+def verdict_parts(
+    sentences: Sequence[str], contrasts: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str, str]]:
+    """Split each sentence of a verdict: where it holds, what it says with its numbers, and why it says no more.
+
+    The first and the last are empty where `contrasts` (of the results) do not tell them from the rest.
+    """
+    return [_parts(s, contrasts) for s in sentences or ["The results hold no verdict."]]
+
+
+def _parts(sentence: str, contrasts: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
+    place = reason = ""
+    for contrast in contrasts:
+        for words in (f": {contrast['a']} against {contrast['b']}: ", f": {contrast['a']} is "):
+            if not place and sentence.startswith("On ") and words in sentence:
+                place, _, _ = sentence.partition(words)
+        for statement in contrast["statements"]:
+            if statement["reason"] and sentence.endswith(f" {statement['reason']}"):
+                reason = statement["reason"]
+    said = sentence.removeprefix(f"{place}: ") if place else sentence
+    return place, said.removesuffix(reason).rstrip(), reason
 
 
 def percent_words(value: float | None) -> str:

@@ -2,15 +2,16 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from datetime import datetime
+from itertools import count, product, takewhile
 from pathlib import Path
 from typing import Any
 
 from sartransfer.cloud import Layer
 from sartransfer.engines.kinds import ENGINES
-from sartransfer.errors import OutputError, SartransferError
+from sartransfer.errors import InputError, OutputError, SartransferError
 from sartransfer.geotiff import opened
 from sartransfer.map_layers import plan_layers
 from sartransfer.mapping import files_tag, map_paths, scene_files
@@ -26,21 +27,34 @@ from sartransfer.windows import OVERLAP, ScenePlan
 FLOAT32 = "float32"
 PLAIN = {"polygons": None, "stac": False, "probabilities": False, "entropy": False, "spread": False}
 """What `mapping.predict_scene` writes beside the classes where nothing is said."""
+TRAILER = 4  # bytes that GDAL's COG driver writes behind each tile
 
 
-def all_files(path: Path, networks: Sequence[Checkpoint], options: dict[str, Any]) -> list[Path]:
+def all_files(path: Path, options: dict[str, Any]) -> list[Path]:
     """Return every file of a map that is asked for with options of `mapping.predict_scene`."""
-    asked, layers = {**PLAIN, **options}, _layers(path, networks, options)
+    asked, layers = {**PLAIN, **options}, _layers(path, ("a", "b"), options)  # classes change no name
     return map_paths(
         path, [layer.path for layer in layers], asked["polygons"] is not None, bool(asked["stac"])
     )
 
 
-def _layers(path: Path, networks: Sequence[Checkpoint], options: dict[str, Any]) -> list[Layer]:
+def refuse_clashes(paths: Iterable[Path], options: dict[str, Any]) -> None:
+    """Raise `InputError` where two maps that are asked for with these options would write one file."""
+    writer: dict[Path, Path] = {}
+    for path in paths:
+        for file in all_files(path, options):
+            if (other := writer.setdefault(file, path)) != path:
+                raise InputError(
+                    f"two scenes would write {file.name}: one mapped as {other.name}, one as {path.name}. Rename one, "
+                    "or give them ids of their own in a catalog."
+                )
+
+
+def _layers(path: Path, classes: Sequence[str], options: dict[str, Any]) -> list[Layer]:
     """Return the layers that options ask for."""
     asked = {**PLAIN, **options}
     names = ("probabilities", "entropy", "spread")
-    return plan_layers(path, networks[0].classes, **{name: asked[name] for name in names})
+    return plan_layers(path, classes, **{name: asked[name] for name in names})
 
 
 def refuse_other(
@@ -69,8 +83,8 @@ def differences(
 
     Raises `InputError` for a scene that cannot be opened.
     """
-    missing = [p.name for p in all_files(path, networks, options) if not p.exists()]
-    if missing:
+    files = all_files(path, options)
+    if missing := [p.name for p in files if not p.exists()]:
         return [f"{', '.join(missing)} is not beside it"]
     try:
         with opened(path) as file:
@@ -80,12 +94,65 @@ def differences(
         return ["it is no map"]
     except (LookupError, ValueError):
         return ["it does not say with which options, as maps of an earlier version"]
-    files = scene_files(scene)
+    if cut := [p.name for p in files if not is_whole(p)]:
+        return ["it is not whole" if cut == [path.name] else f"{', '.join(cut)} is not whole"]
     found = open_files(scene, bands, options.get("reader"))
     words = []
-    if (tags.get("SARTRANSFER_SCENE"), tags.get("SARTRANSFER_FILES")) != (found.id, files_tag(files)):
+    if (tags.get("SARTRANSFER_SCENE"), tags.get("SARTRANSFER_FILES")) != (
+        found.id,
+        files_tag(scene_files(scene)),
+    ):
         words.append("it is of other files")
     return [*words, *_compared(made, _wanted(path, networks, found, options)), *_beside(path, found, options)]
+
+
+def is_whole(path: Path) -> bool:
+    """Say whether a file of a map is there to its last byte, by what it says of itself; no pixel is read."""
+    try:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            return _tiles_end(path) <= path.stat().st_size
+        if path.suffix == ".gpkg":
+            with path.open("rb") as file:  # https://www.sqlite.org/fileformat.html, 1.3: page size, pages
+                head = file.read(32)
+            side, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+            return len(head) == 32 and path.stat().st_size >= (65536 if side == 1 else side) * pages
+        text = path.read_text("utf-8")
+        if path.suffix == ".json":
+            return bool(json.loads(text))
+        return text.rstrip().endswith("</PAMDataset>")
+    except (OSError, ValueError, SartransferError):
+        return False
+
+
+def _tiles_end(path: Path) -> int:
+    """Return where the last tile of a GeoTIFF ends, of all bands and overviews: what its directories say of them.
+
+    Raises `ValueError` where one is nowhere, `InputError` for what is no GeoTIFF.
+    """
+    with opened(path) as file:
+        trailer = TRAILER if file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG" else 0
+        rows, cols = file.block_shapes[0]
+        grid = product(range(-(-file.height // rows)), range(-(-file.width // cols)))
+        ends = [_tile_end(file, band, None, y, x) for y, x in grid for band in file.indexes]
+        if 0 in ends:
+            raise ValueError(f"{path}: a tile is nowhere.")
+        for band in file.indexes:
+            for level in range(len(file.overviews(band))):  # their sizes are rounded in one way or another
+                for y in count():
+                    row = list(takewhile(bool, (_tile_end(file, band, level, y, x) for x in count())))
+                    ends += row
+                    if not row:
+                        break
+    return max(ends) + trailer
+
+
+def _tile_end(file: Any, band: int, level: int | None, row: int, col: int) -> int:
+    """Return where a tile of an overview (None: of the pixels themselves) ends; 0 where it is nowhere."""
+    place, size = (
+        file.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=band, ovr=level)
+        for what in ("OFFSET", "SIZE")
+    )
+    return int(place) + int(size) if place and size else 0
 
 
 def _wanted(
@@ -105,7 +172,7 @@ def _wanted(
         "engines": [options.get("engine", "eager")] * len(networks),
         **({"reader": options["reader"]} if options.get("reader") else {}),
     }
-    note: dict[str, Any] = json.loads(json.dumps(map_note(task, _layers(path, networks, options))))
+    note: dict[str, Any] = json.loads(json.dumps(map_note(task, _layers(path, networks[0].classes, options))))
     return note
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from sartransfer.archive.ledger import Ledger, stamp
-from sartransfer.archive.made import all_files, refuse_other
+from sartransfer.archive.made import all_files, is_whole, refuse_clashes, refuse_other
 from sartransfer.archive.orders import SceneOrder, check_names
 from sartransfer.archive.work import (
     MapTask,
@@ -31,6 +31,7 @@ from sartransfer.predict import choose_device
 from sartransfer.readers import open_files
 from sartransfer.recipe import digest
 from sartransfer.scene import Window
+from sartransfer.streaming import sidecars
 from sartransfer.windows import EXACT, cut
 
 
@@ -86,11 +87,13 @@ def predict_scenes(
         watcher: told how it goes. options: as `mapping.predict_scene` takes them (views, probabilities, ...).
 
     Raises:
-        InputError: two scenes of one name. OutputError: another process maps into this folder.
+        InputError: two scenes that would write one file. OutputError: another process maps into this folder.
         ClusterError: the cluster is lost.
     """
     check_names(scenes)
-    folder, task = Path(out).resolve(), plan_task(checkpoints, device, options)
+    folder = Path(out).resolve()
+    refuse_clashes([folder / f"{order.name}.tif" for order in scenes], options)
+    task = plan_task(checkpoints, device, options)
     records: dict[str, dict[str, Any]] = {}
     told = 0
 
@@ -106,7 +109,8 @@ def predict_scenes(
             path, key = folder / f"{order.name}.tif", _key(order, task)
             if path.exists() and not overwrite:
                 found = ledger.of(order.name, key, path)
-                if not all(p.exists() for p in all_files(path, loaded(task), options)):
+                # One that another process left is known by its options; of those that we noted a file may be cut.
+                if found and not ("stamp" in found and all(map(is_whole, all_files(path, options)))):
                     found = None
                 records[order.name] = record = found or _told_by_itself(path, order, task, key)
                 if found is None and record["status"] == "finished":
@@ -223,6 +227,7 @@ def _key(order: SceneOrder, task: MapTask) -> str:
     for file in map(Path, order.scene.split("|")):
         parts = sorted(file.rglob("*")) if file.is_dir() else [file]
         files += [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in parts if p.is_file()]
+    files += [[str(p), *said] for p, said in sidecars([Path(f) for f in order.scene.split("|")])]
     by = [order.reader] if order.reader else []
     of_catalog = [order.time.isoformat()] if order.time and dict(task.options).get("stac") else []
     return digest(

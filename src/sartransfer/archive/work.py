@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from sartransfer.archive.ledger import stamp
+from sartransfer.archive.made import differences, refuse_other
 from sartransfer.archive.orders import SceneOrder
 from sartransfer.cloud import Layer
 from sartransfer.errors import ClusterError
@@ -92,16 +93,21 @@ def map_scene(task: MapTask, asked: SceneWork) -> dict[str, Any]:
 
 def map_whole(task: MapTask, asked: SceneWork) -> MapResult:
     """Map one scene, in a worker. Raises as `mapping.predict_scene`."""
-    networks = loaded(task)
-    if asked.path.exists() and stamp(asked.path) != asked.before:
+    networks, order = loaded(task), asked.order
+    options = order.options(dict(task.options))
+    appeared = asked.path.exists() and stamp(asked.path) != asked.before
+    told = asked.path, networks, order.scene, order.bands, options
+    if appeared and not asked.overwrite:
+        refuse_other(*told)
+    if appeared and not differences(*told):
         # A worker made it and died before it could say so: Dask has the task done again.
         counts = count_classes(asked.path, networks[0].classes)
         return MapResult(
             asked.path, None, counts, ("made by a worker that then died: what it warned of is lost",)
         )
     return predict_scene(
-        networks, asked.order.scene, asked.path, bands=asked.order.bands, device=choose_device(task.device),
-        overwrite=asked.overwrite, **asked.order.options(dict(task.options)),
+        networks, order.scene, asked.path, bands=order.bands, device=choose_device(task.device),
+        overwrite=asked.overwrite, **options,
     )  # fmt: skip
 
 

@@ -44,12 +44,14 @@ def list_(
 def check(source: CatalogSource, overrides: Overrides = None) -> None:
     """Look for what is wrong: missing files, sizes, labels, units, duplicates, and scenes on both sides of a split.
 
+    Scenes without a split beside others that have one are told of, and are no problem by themselves.
     Of a recipe also: scenes without the bands that it asks for, or with units that cannot be turned into its units, and
     test scenes without what its strata need. What the recipe allows on both sides of a split is counted apart.
     """
     from sartransfer.data.check import check_catalog
     from sartransfer.data.leakage import check_leakage, refused
     from sartransfer.data.resolve import drawn_tests, find_leaks, open_catalog
+    from sartransfer.data.splits import left_out
 
     recipe = recipe_of(source, overrides)
     found = open_scenes(source, recipe)
@@ -58,6 +60,8 @@ def check(source: CatalogSource, overrides: Overrides = None) -> None:
         bands=None if recipe is None else recipe.data.bands,
         strata=None if recipe is None else recipe.strata,
     )
+    for warning in left_out(found):
+        out.print(f"[yellow]warning[/] {escape(warning)}", highlight=False, soft_wrap=True)
     for problem in problems:
         out.print(
             f"[yellow]{problem.kind}[/] {escape(problem.id)}: {escape(problem.message)}",
@@ -85,7 +89,9 @@ def check(source: CatalogSource, overrides: Overrides = None) -> None:
 
 def write(
     source: CatalogSource,
-    target: Annotated[Path, typer.Option("--out", "-o", help="The catalog to write: .csv or .geojson.")],
+    target: Annotated[
+        Path, typer.Option("--out", "-o", help="The catalog to write: .csv, .geojson or .json.")
+    ],
     overwrite: Overwrite = False,
 ) -> None:
     """Write a dataset's or another catalog's scenes as CSV or GeoJSON, to be edited and used in a recipe."""

@@ -1,5 +1,6 @@
 """Commands about clusters: keys, and job files for SLURM and Kubernetes."""
 
+import re
 import shlex
 from contextlib import ExitStack
 from pathlib import Path
@@ -65,7 +66,7 @@ def job(
         raise ClusterError(one_of("kind", kind, JOBS))
     if command[0] not in ("predict", "compare"):
         raise ClusterError(one_of("command", command[0], ("predict", "compare")))
-    if any(word == "--cluster" or word.startswith("--cluster-") for word in command):
+    if any(re.match(r"--cluster(-.*|=.*)?$", word, re.DOTALL) for word in command):
         raise ClusterError("leave --cluster out of the command: the job says itself where its workers are.")
     text = JOBS[kind](
         JobSettings(

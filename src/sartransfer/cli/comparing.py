@@ -1,5 +1,6 @@
 """Commands that train and compare: demo, compare, train, report, schema."""
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,7 +22,16 @@ from sartransfer.cli.options import (
     with_devices,
 )
 from sartransfer.errors import SartransferError
-from sartransfer.terminal import Watcher, err, failure_words, out, show_estimate, show_path, show_verdict
+from sartransfer.terminal import (
+    Watcher,
+    err,
+    failure_words,
+    out,
+    show_estimate,
+    show_path,
+    show_verdict,
+    show_warnings,
+)
 
 if TYPE_CHECKING:
     from sartransfer.gather import Comparison
@@ -74,11 +84,13 @@ def compare(
         _compare_folds(read, folder, folds, dry_run, device, jobs)
         return
     from sartransfer.cluster import open_cluster
-    from sartransfer.comparison import compare as run
+    from sartransfer.comparison import carry_out
     from sartransfer.plan import plan_comparison
 
+    plan = plan_comparison(read, folder)
+    show_warnings(plan.warnings)  # before hours of training, not after them
     if dry_run:
-        show_estimate(plan_comparison(read, folder), device)
+        show_estimate(plan, device)
         return
     with Watcher() as watcher, ExitStack() as stack:
         opened = (
@@ -86,8 +98,8 @@ def compare(
             if cluster
             else None
         )
-        result = run(read, folder, device=device, jobs=jobs, cluster=opened, watcher=watcher)
-    _show(result)
+        result = carry_out(plan, device=device, jobs=jobs, cluster=opened, watcher=watcher)
+    _show(result, plan.warnings)
 
 
 def train(
@@ -150,6 +162,7 @@ def _compare_folds(recipe: "Recipe", folder: Path, words: str, dry_run: bool, de
     if dry_run:
         with first_fold(cut, folder) as plan:
             out.print(f"What the first fold takes (all: {len(cut.catalogs)} times that):", soft_wrap=True)
+            show_warnings(plan.warnings)
             show_estimate(plan, device)
         return
     with Watcher() as watcher:
@@ -157,13 +170,13 @@ def _compare_folds(recipe: "Recipe", folder: Path, words: str, dry_run: bool, de
     _show(result)
 
 
-def _show(result: "Comparison") -> None:
-    """Show the verdict, write figures and report, and end with what went wrong."""
+def _show(result: "Comparison", told: Collection[str] = ()) -> None:
+    """Show the verdict, without the warnings that were `told`, write figures and report, end with what went wrong."""
     from sartransfer.report import write_figures, write_report
 
     folder = result.out
     if len(result.failed) < len(result.results["runs"]):
-        show_verdict(result)
+        show_verdict(result, told)
         write_figures(folder, folder / "figures")
         show_path("report", write_report(folder))
         show_path("results", folder / "results.csv")

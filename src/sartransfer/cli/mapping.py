@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -157,7 +158,7 @@ def predict(
         if single is not None:
             _show(single)
         return
-    maps = _targets(scenes, target) if folder else {scenes[0]: target}
+    maps = _targets(scenes, target, more) if folder else {scenes[0]: target}
     for scene in scenes:  # a wrong path is told before networks are read
         _check_there(scene, only=not folder)
     networks = read_networks([checkpoint, *(ensemble or ())])
@@ -241,9 +242,10 @@ def _check_there(scene: str, *, only: bool) -> None:
         raise InputError(f"{missing[0]} is not there. Check the path.")
 
 
-def _targets(scenes: list[str], folder: Path) -> dict[str, Path]:
-    """Return scene -> map in a folder, by the scene's (last) name."""
+def _targets(scenes: list[str], folder: Path, options: dict[str, Any]) -> dict[str, Path]:
+    """Return scene -> map in a folder, by the scene's (last) name; refuse two that would write one file."""
     from sartransfer.archive import order_of
+    from sartransfer.archive.made import refuse_clashes
 
     if folder.suffix.lower() in (".tif", ".tiff") and not folder.is_dir():
         raise OutputError(
@@ -257,6 +259,7 @@ def _targets(scenes: list[str], folder: Path) -> dict[str, Path]:
                 f"two scenes are called {path.stem!r}: their maps would have one name. Rename one."
             )
         found[scene] = path
+    refuse_clashes(found.values(), options)
     return found
 
 
@@ -271,13 +274,16 @@ def _foretell(
     """Print what mapping a scene, with such bands read by such a reader, takes."""
     from sartransfer.forecast import foresee
     from sartransfer.map_layers import plan_layers
+    from sartransfer.predict import reading_bytes
     from sartransfer.readers import open_files
 
     opened = open_files(scene, *read_as)
     for network in networks:
         network.contract.check(opened)
     layers = plan_layers(path, networks[0].classes, **options)
-    found = foresee(networks, layers, opened.height, opened.width, **how)
+    found = foresee(
+        networks, layers, opened.height, opened.width, **how, reading=partial(reading_bytes, opened)
+    )
     out.print(
         f"{scene}: {opened.height} x {opened.width} pixels, {found.describe()}",
         highlight=False, markup=False, soft_wrap=True,
@@ -306,7 +312,7 @@ def _map(
 def _show(result: "MapResult") -> None:
     total = sum(result.counts.values())
     for name, count in result.counts.items():
-        out.print(f"{name}: {count} pixels, {count / total:.1%}", highlight=False, markup=False)
+        out.print(f"{name}: {count} pixels, {count / max(1, total):.1%}", highlight=False, markup=False)
     if result.areas:
         _show_areas(result.areas)
     if result.engine != "eager":

@@ -20,7 +20,7 @@ UNTRIED = "has never run there: it was made and checked elsewhere. Read it befor
 PLAIN = re.compile(r"[\w.:+@/=-]+")
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,40}[a-z0-9])?")
 MEMORY = re.compile(r"([1-9]\d*)(MB|GB)")
-TIME = re.compile(r"(\d+-)?\d{1,3}:\d{2}:\d{2}")
+TIME = re.compile(r"(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 # Dask's settings, as it reads them from the environment: workers may start processes, and show no pages over HTTP.
@@ -116,6 +116,7 @@ def slurm_job(job: JobSettings) -> str:
         "set -euo pipefail",
         f"export {threads} {' '.join(f'{n}={shlex.quote(v)}' for n, v in SETTINGS.items())}",
         f'RUN={shlex.quote(job.folder)}/.cluster-"${{SLURM_JOB_ID:?this is a job for sbatch}}"',
+        'rm -rf -- "$RUN"  # of this very job, before SLURM put it into the queue again',
         'mkdir -p -m 700 "$RUN"',
         """trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$RUN"' EXIT""",
         "",

@@ -26,11 +26,14 @@ def new_security() -> Any:
 def write_keys(folder: Path) -> tuple[Path, Path]:
     """Write a new certificate and its key (readable by you alone) into a folder; valid for a year.
 
-    Raises `OutputError` where either is there already.
+    Raises `OutputError` where either is there already; nothing is written then.
     """
     given = new_security().get_tls_config_for_role("client")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     paths = folder / CERTIFICATE, folder / KEY
+    for path in paths:  # both before either is written: one beside the other's pair would fit nothing
+        if path.exists():
+            raise OutputError(f"{path} exists already. Use it, or choose another folder.")
     for path, text in zip(paths, (given["ca_file"], given["key"]), strict=True):
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

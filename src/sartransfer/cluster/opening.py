@@ -149,6 +149,12 @@ def _start_slurm(place: Place, stack: ExitStack) -> Any:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
         raise ClusterError(f"slurm needs dask-jobqueue ({EXTRA}).") from error
+    # Without it dask-jobqueue would fail in the background, and wait for workers for ever.
+    if shutil.which("sbatch") is None:
+        raise ClusterError(
+            "slurm needs the command sbatch, which is not on this machine's PATH. Start this where jobs are submitted, "
+            "or write a job file there: sartransfer cluster job --kind slurm."
+        )
     given = dict(place.options)
     # Its workers read the keys from a folder that all nodes see: below the home, unless another is named.
     shared = Path(given.pop("keys", "~/.sartransfer-cluster")).expanduser()
@@ -170,8 +176,16 @@ def _start_slurm(place: Place, stack: ExitStack) -> Any:
         ],
         **given,
     )
+    stack.callback(_remove_keys, cluster)  # after it is closed: no job of it starts any more
     stack.callback(cluster.close)
     return cluster
+
+
+def _remove_keys(cluster: Any) -> None:
+    """Remove the files in which dask-jobqueue hands the keys to its workers."""
+    for name in ("ca_file", "cert", "key"):
+        if (file := getattr(cluster, f"_job_{name}", None)) is not None:
+            file.close()  # a temporary file: this removes it
 
 
 def _start_kubernetes(place: Place, stack: ExitStack) -> Any:

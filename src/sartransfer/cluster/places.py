@@ -13,6 +13,15 @@ EXAMPLES = (
 )
 SLURM_OPTIONS = ("cores", "memory", "walltime", "queue", "account", "interface", "keys")
 KUBERNETES_OPTIONS = ("image", "namespace", "name")
+FORMS = {
+    "cores": (re.compile(r"[1-9][0-9]{0,4}"), "a whole number above 0, as cores=4"),
+    "memory": (
+        re.compile(r"[1-9][0-9]*(\.[0-9]+)?[KMGT]i?B", re.IGNORECASE),
+        "an amount and its unit, as memory=16GB",
+    ),
+}
+"""Option -> what it must look like, and that in words."""
+LAST_PORT = 65535
 OPTIONS = {"local": (), "slurm": SLURM_OPTIONS, "kubernetes": KUBERNETES_OPTIONS}
 
 
@@ -47,8 +56,11 @@ def parse_place(text: str) -> Place:
     if kind not in KINDS or not sign or not rest:
         raise ClusterError(f"{one_of('cluster', text, KINDS)} For example {EXAMPLES}.")
     if kind in ("tcp", "tls"):
-        if not re.fullmatch(r"//(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", rest):
+        found = re.fullmatch(r"//(\[[0-9a-fA-F:]+\]|[\w.-]+):([0-9]{1,5})", rest)
+        if not found:
             raise ClusterError(f"cluster={text!r} is no address. Write {kind}://HOST:PORT.")
+        if not 1 <= int(found.group(2)) <= LAST_PORT:
+            raise ClusterError(f"cluster={text!r}: the port must be 1 to {LAST_PORT}.")
         return Place(kind, address=text.strip())
     if kind == "file":
         return Place(kind, address=rest)
@@ -63,6 +75,8 @@ def parse_place(text: str) -> Place:
                                f"cluster={text!r}: {kind} takes no options.")  # fmt: skip
         if not sign or not value:
             raise ClusterError(f"cluster={text!r}: write {name}=VALUE.")
+        if name in FORMS and not FORMS[name][0].fullmatch(value):
+            raise ClusterError(f"cluster={text!r}: {name}={value!r} is not allowed. Write {FORMS[name][1]}.")
         options.append((name, value))
     return Place(kind, int(number), options=tuple(options))
 

@@ -1,5 +1,6 @@
 """Hand out tasks, bounded in flight, and give back what became of each: a value, or why there is none."""
 
+import contextlib
 import functools
 import queue
 import time
@@ -15,6 +16,7 @@ from sartransfer.cluster.opening import WAIT, Cluster
 from sartransfer.errors import ClusterError, SartransferError, words_of
 
 AHEAD = 2  # tasks in flight for each that can be done at a time, so that no worker waits for the next one
+LOST = "the cluster is lost; what is done is kept, start again."
 LOOK = 1.0  # seconds after which we look whether workers have come or gone
 
 
@@ -99,6 +101,7 @@ def run_tasks(
             was done before has been yielded.
     """
     from distributed import Future
+    from distributed.client import ClosedClientError
 
     token = uuid.uuid4().hex
     proof = share.resolve() / f".sartransfer-cluster-{token}"
@@ -111,7 +114,7 @@ def run_tasks(
     alone = time.monotonic()
     try:
         while left or flying:
-            threads = cluster.threads()
+            threads = _threads(cluster)
             if threads:
                 alone = time.monotonic()
             elif time.monotonic() - alone > wait and cluster.place.kind not in ("slurm", "kubernetes"):
@@ -125,7 +128,10 @@ def run_tasks(
                     left = False
                     break
                 # Not pure: Dask would take two equal tasks for one. Not released before we have looked at it.
-                future = cluster.client.submit(work, item, pure=False)
+                try:
+                    future = cluster.client.submit(work, item, pure=False)
+                except ClosedClientError:
+                    raise ClusterError(LOST) from None
                 flying[future.key] = future, item
                 future.add_done_callback(finished.put)
             if not flying:
@@ -134,7 +140,7 @@ def run_tasks(
                 future = finished.get(timeout=LOOK)
             except queue.Empty:
                 if cluster.client.status not in ("running", "connecting"):
-                    raise ClusterError("the cluster is lost; what is done is kept, start again.") from None
+                    raise ClusterError(LOST) from None
                 continue
             if future.status in (
                 "pending",
@@ -146,8 +152,17 @@ def run_tasks(
             yield item, _outcome(future)
     finally:
         if flying and cluster.client.status == "running":
-            cluster.client.cancel([future for future, _ in flying.values()], force=True)
+            with contextlib.suppress(OSError, TimeoutError):  # lost meanwhile: there is nothing to take back
+                cluster.client.cancel([future for future, _ in flying.values()], force=True)
         proof.unlink(missing_ok=True)
+
+
+def _threads(cluster: Cluster) -> int:
+    """Return how many tasks can be done at a time; raises `ClusterError` where the scheduler does not say."""
+    try:
+        return cluster.threads()
+    except Exception as error:  # what Dask raises depends on how far the connection had come
+        raise ClusterError(f"{LOST} ({type(error).__name__}: {error})") from error
 
 
 def _work(function: Callable[[Any], Any], ticket: Ticket, item: Any) -> Outcome:
@@ -186,4 +201,4 @@ def _outcome(future: Any) -> Outcome:
         raise ClusterError(
             f"a task could not be sent or its answer not read: {type(error).__name__}: {error}"
         )
-    raise ClusterError("the cluster is lost; what is done is kept, start again.")
+    raise ClusterError(LOST)

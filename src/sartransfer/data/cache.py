@@ -4,7 +4,8 @@ In the folder that SARTRANSFER_CACHE names, else in ``sartransfer/training`` of 
 ``~/.cache``): at most SARTRANSFER_CACHE_GB gigabytes (100), the longest unused scenes leave first. A scene lies under
 a hash of its files (paths, sizes, times of change and both ends' content), of which bands are wanted in which units,
 and of what its labels mean; so what has changed is made anew, and the old files leave in their turn. Written under
-another name, and named when whole.
+another name, and named when whole; each file's CRC-32 is in the header and compared when a process first opens the
+scene, so that what a disk has damaged is made anew too.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import json
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,11 @@ GIGABYTES = 100.0
 ENDS = 1 << 16  # bytes at each end of a file that enter its hash
 BLOCK_PIXELS = 1 << 22  # decoded at a time
 
+READ_BYTES = 1 << 22  # of a file at a time, for its checksum
+
 _in_use: set[Path] = set()  # what this process has opened, and must not clear away
+# Files whose checksum this process has compared, and what they were then.
+_seen_whole: dict[Path, tuple[int, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +129,13 @@ class DecodedScenes:
         made_from["size"] = [scene.height, scene.width]
         told = json.dumps(made_from, sort_keys=True)
         folder = self.storage.folder / hashlib.sha256(told.encode()).hexdigest()[:32]
-        files = _existing(folder, entry)
+        files = _existing(folder, entry, made_from)
         if files is None:
             if folder.is_dir():
                 shutil.rmtree(folder, ignore_errors=True)  # damaged
             make_room(self.storage, _most_bytes(scene, self.contract))
             self._build(folder, entry, scene, told)
-            files = _existing(folder, entry)
+            files = _existing(folder, entry, made_from)
             if files is None:
                 raise OutputError(f"{folder} could not be written whole. Is the disk full?")
         _in_use.add(folder)
@@ -147,7 +153,12 @@ class DecodedScenes:
                 planes = Planes(self.kind, (1, scene.height, scene.width), "uint8")
                 write_planes(temporary / "label", planes, self._labels(temporary / "image", header, entry))
                 header["label"] = planes.dtype
+            header["crc32"] = {path.name: _checksum(path) for path in sorted(temporary.iterdir())}
             (temporary / "header.json").write_text(json.dumps(header), encoding="utf-8")
+            for (
+                path
+            ) in temporary.iterdir():  # before the name: a loss of power leaves no named file half empty
+                _to_disk(path)
             try:
                 temporary.replace(folder)
             except OSError:
@@ -227,11 +238,15 @@ def make_room(storage: Storage, need: int) -> None:
         )
 
 
-def _existing(folder: Path, entry: Entry) -> tuple[PlaneFile, PlaneFile | None] | None:
-    """Return the files of a scene, mapped; None where they are missing or not whole."""
+def _existing(
+    folder: Path, entry: Entry, wanted: dict[str, Any]
+) -> tuple[PlaneFile, PlaneFile | None] | None:
+    """Return the files of a scene, mapped; None where they are missing, not whole, or not as they were written."""
     try:
         header = json.loads((folder / "header.json").read_text(encoding="utf-8"))
         made = header["made_from"]
+        if made != json.loads(json.dumps(wanted)):
+            return None
         number = len(made["inputs"])
         height, width = made["size"]
         image = PlaneFile(folder / "image", Planes(made["kind"], (number, height, width), header["image"]))
@@ -240,9 +255,43 @@ def _existing(folder: Path, entry: Entry) -> tuple[PlaneFile, PlaneFile | None] 
             label = PlaneFile(folder / "label", Planes(made["kind"], (1, height, width), header["label"]))
             label.open()
         image.open()
+        packed = made["kind"] == "bitshuffle-lz4"
+        names = ["image", *(["label"] if label else [])]
+        names += [f"{name}.index" for name in names if packed]
+        if not all(_is_as_written(folder / name, header["crc32"][name]) for name in names):
+            return None
     except (OSError, ValueError, KeyError, TypeError, InputError):
         return None
     return image, label
+
+
+def _is_as_written(path: Path, checksum: int) -> bool:
+    """Compare a file with its checksum; once in a process, unless the file has changed since."""
+    facts = path.stat()
+    now = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, checksum)
+    if _seen_whole.get(path) != now:
+        if _checksum(path) != checksum:
+            return False
+        _seen_whole[path] = now
+    return True
+
+
+def _checksum(path: Path) -> int:
+    """Return the CRC-32 of a file's bytes."""
+    found, buffer = 0, memoryview(bytearray(READ_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while number := file.readinto(buffer):
+            found = zlib.crc32(buffer[:number], found)
+    return found
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file is on disk; raises `OSError` where it cannot be."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _described(entry: Entry, catalog: Catalog, contract: InputContract, kind: str) -> dict[str, Any]:

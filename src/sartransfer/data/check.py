@@ -7,34 +7,49 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sartransfer.catalog import IGNORE_INDEX, TRAIN, Catalog, Entry
 from sartransfer.contract import InputContract
 from sartransfer.data.leakage import content_hashes, cut_apart
 from sartransfer.data.normalize import resolve_contract
 from sartransfer.data.patches import category_index
+from sartransfer.data.splits import left_out
 from sartransfer.data.strata import check_strata
 from sartransfer.errors import CatalogError, SartransferError
 from sartransfer.radar.units import Quantity, implausible
 from sartransfer.readers import open_entry, read_label, refuse_unsaid_labels, unsaid_labels
 from sartransfer.readers.display import display_warnings
 from sartransfer.recipe import BandRecipe, StrataRecipe
-from sartransfer.scene import Scene
+from sartransfer.scene import Scene, Window
 
 SEEN = 40  # scenes looked at before a comparison
 CENTRE = 512  # pixels a side of what is looked at in each
+STRIPE = 512  # rows read at a time where a scene is searched for a valid pixel
 LABEL_SECONDS = 20.0  # after which no further label is looked at
+UNNAMED = (
+    "the catalog names no classes, and its labels were not looked at: check the recipe instead (catalog check RECIPE), "
+    'or name them in the catalog\'s header, # {"classes": ["dry", "flooded"]}'
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something about one entry that should be mended."""
+    """Something about one entry, or all of them, that should be mended."""
 
     kind: Literal[
-        "missing file", "unreadable", "bands", "unit", "label", "empty label", "duplicate", "strata"
+        "missing file",
+        "unreadable",
+        "bands",
+        "unit",
+        "label",
+        "empty label",
+        "duplicate",
+        "empty scene",
+        "strata",
     ]
     id: str
-    """The entry."""
+    """The entry; the catalog's name for what is wrong with all of them."""
     message: str
 
 
@@ -108,9 +123,10 @@ def check_catalog(
     ``bands`` (not those that a recipe asks for, or in units that cannot be turned into those of the first training
     scene), ``unit`` (a band of unknown unit: refused in training; values that belie the
     declared one; before and after a flood of two quantities), ``label`` (another size or place than the scene, values
-    outside the classes, a split's masks of 0 and 255 alone where nothing says what 255 means), ``empty label`` (nothing
+    outside the classes, a split's masks of 0 and 255 alone where nothing says what 255 means; once, of a catalog with
+    labels that names no classes: labels are not looked at then), ``empty label`` (nothing
     but ignored pixels), ``duplicate`` (two entries with one image, in one split or two; the two halves of one scene are
-    not), ``strata`` (a test scene without what a recipe's strata need).
+    not), ``empty scene`` (no pixel is valid), ``strata`` (a test scene without what a recipe's strata need).
 
     Args:
         catalog: to look over.
@@ -126,6 +142,8 @@ def check_catalog(
     if bands is not None:
         contract, problems = _resolve(catalog, bands)
     refused = {problem.id for problem in problems}
+    if not catalog.classes and any(e.label is not None for e in catalog.entries):
+        problems = [Problem("label", catalog.name, UNNAMED), *problems]
     for i, entry in enumerate(catalog.entries):
         found = _missing(entry) or _look(
             entry, catalog, contract, own=bands is None, done=entry.id in refused
@@ -134,7 +152,7 @@ def check_catalog(
         if strata is not None and entry.split in catalog.test_sets and not _missing(entry):
             problems += _without_strata(strata, entry)
         if content and not any(p.kind in ("missing file", "unreadable") for p in found):
-            problems += _content(entry, holders)
+            problems += _content(entry, holders, contract)
         if progress:
             progress(i + 1, len(catalog.entries))
     return problems + _unsaid(catalog)
@@ -143,14 +161,16 @@ def check_catalog(
 def unit_warnings(catalog: Catalog) -> list[str]:
     """Say which scenes' values belie the unit that is declared for them, or were shown by a stretch made for others.
 
-    `SEEN` scenes are looked at, spread over the catalog.
+    And which hold no value at all, and how many have no split. `SEEN` scenes are looked at, spread over the catalog.
     """
     step = max(1, -(-len(catalog.entries) // SEEN))
-    found = []
+    found = left_out(catalog)
     for entry in catalog.entries[::step]:
         with contextlib.suppress(SartransferError):  # what cannot be read is the runs' to report
             scene = open_entry(entry)
-            odd = (*belied_units(scene), *display_warnings(scene))
+            odd = [*belied_units(scene), *display_warnings(scene)]
+            if all(holds_nothing(scene, (band.name,)) for band in scene.bands):
+                odd.append("no pixel is valid. Mend it, or leave it out.")
             found += [f"scene {entry.id!r}: {message}" for message in odd]
     return found
 
@@ -162,6 +182,20 @@ def belied_units(scene: Scene) -> list[str]:
         (band.name, implausible(values, band.unit)) for band, values in zip(scene.bands, data, strict=True)
     )
     return [f"band {name!r} is {words}" for name, words in odd if words]
+
+
+def holds_nothing(scene: Scene, bands: Sequence[str] | None = None) -> bool:
+    """Say whether no pixel of a scene has a value in each of these bands (all); its centre is looked at first."""
+    return _nowhere(scene, lambda window: scene.read(bands, window).valid)
+
+
+def _nowhere(scene: Scene, valid: Callable[[Window], NDArray[np.bool_]]) -> bool:
+    """Say whether `valid` is true of no pixel; most scenes are done with at their centre, no part is read at once."""
+    if valid(scene.central_window(CENTRE)).any():
+        return False
+    rows = range(0, scene.height, STRIPE)
+    stripes = (Window(row, 0, min(STRIPE, scene.height - row), scene.width) for row in rows)
+    return not any(valid(stripe).any() for stripe in stripes)
 
 
 def _unsaid(catalog: Catalog) -> list[Problem]:
@@ -220,7 +254,7 @@ def _look(
             contract.check(scene)
         except SartransferError as error:
             problems.append(Problem("bands", entry.id, str(error)))
-    if entry.label is not None:
+    if entry.label is not None and catalog.classes:
         try:
             label = read_label(entry, catalog)
         except SartransferError as error:
@@ -229,7 +263,7 @@ def _look(
             problems.append(
                 Problem("empty label", entry.id, f"{entry.label} holds nothing but ignored pixels")
             )
-    elif entry.category is not None and entry.category not in catalog.classes:
+    elif entry.label is None and entry.category is not None and entry.category not in catalog.classes:
         message = f"class {entry.category!r} is not among {', '.join(catalog.classes)}"
         problems.append(Problem("label", entry.id, message))
     return problems
@@ -247,7 +281,7 @@ def _unlike_pairs(scene: Scene) -> list[str]:
     ]
 
 
-def _content(entry: Entry, holders: dict[str, Entry]) -> list[Problem]:
+def _content(entry: Entry, holders: dict[str, Entry], contract: InputContract | None) -> list[Problem]:
     try:
         hashes = content_hashes(entry)
     except SartransferError as error:
@@ -257,4 +291,24 @@ def _content(entry: Entry, holders: dict[str, Entry]) -> list[Problem]:
     for value in hashes:
         holders.setdefault(value, entry)
     problems = [Problem("duplicate", entry.id, f"holds the same image as entry {twin!r}") for twin in twins]
-    return problems + [Problem("unit", entry.id, message) for message in belied_units(open_entry(entry))]
+    scene = open_entry(entry)
+    problems += [Problem("unit", entry.id, message) for message in belied_units(scene)]
+    return problems + _empty(entry, scene, contract)
+
+
+def _empty(entry: Entry, scene: Scene, contract: InputContract | None) -> list[Problem]:
+    """Say that no pixel of a scene is valid: in what a recipe asks for, or else in all bands of its own."""
+    with contextlib.suppress(SartransferError):  # bands that are not there, or in other units, are told of
+        names = list(scene.names)
+        if contract is None:
+            empty = holds_nothing(scene)
+        else:
+            names = [n for b in contract.bands for n in b.difference or (b.name,)]
+            empty = _nowhere(scene, lambda window: contract.read(scene, window, normalize=False).valid)
+        if empty:
+            bare = [n for n in scene.names if n in names and holds_nothing(scene, (n,))]
+            why = f"there is no value of {', '.join(bare)}" if bare else "none has a value in every band"
+            return [
+                Problem("empty scene", entry.id, f"no pixel is valid: {why}. Mend the file, or leave it out")
+            ]
+    return []

@@ -95,6 +95,8 @@ class PlaneFile:
                 down, across = self.planes.chunks
                 if len(self._places) != down * across + 1 or self._places[-1] != self.path.stat().st_size:
                     raise ValueError("cut short")
+                if self._places[0] != 0 or (self._places[1:] <= self._places[:-1]).any():
+                    raise ValueError("its chunks are nowhere")
                 self._values = np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r"))
                 return
             if self.path.stat().st_size != self.planes.bytes:
@@ -129,7 +131,14 @@ class PlaneFile:
         number, bands = i * self.planes.chunks[1] + j, self.planes.shape[0]
         first, last = (int(p) for p in self._places[number : number + 2])
         shape, dtype = (bands, CHUNK, CHUNK), np.dtype(self.planes.dtype)
-        unpacked: NDArray[Any] = _bitshuffle().decompress_lz4(self._values[first:last], shape, dtype)
+        try:
+            unpacked: NDArray[Any] = _bitshuffle().decompress_lz4(self._values[first:last], shape, dtype)
+        except (RuntimeError, ValueError) as error:
+            # It has changed since it was opened, and its checksum compared.
+            raise InputError(
+                f"{self.path} is damaged ({error}): is the disk failing? Remove the folder {self.path.parent}; it is "
+                "made anew."
+            ) from error
         return unpacked
 
     def read(self, window: Window) -> NDArray[Any]:

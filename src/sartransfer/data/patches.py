@@ -252,6 +252,11 @@ class Samples(Dataset[dict[str, Any]]):
             raise CatalogError(
                 f"{what} lies wholly in its half of the scene. Take smaller patches (data.patch) or a smaller buffer."
             )
+        if not self.store.read(scene)[1].any():
+            raise CatalogError(
+                f"{what} was found, for no pixel of the scene is valid (nodata or NaN in one band or another). "
+                "Mend the file, or leave the scene out."
+            )
         wanted = "".join(f" and {share:.0%} of it {name}" for name, share in patch.min_class.items())
         raise CatalogError(
             f"{what} with {patch.min_labelled:.0%} of its label known{wanted} was found in {looked} tries. "

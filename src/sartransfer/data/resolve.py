@@ -195,6 +195,12 @@ def _with_classes(catalog: Catalog, data: DataRecipe) -> Catalog:
                 raise RecipeError(one_of(f"data.label_values[{value}]", name, (*classes, "ignore")))
             values[value] = IGNORE_INDEX if name == "ignore" else classes.index(name)
     elif data.classes and catalog.classes and tuple(data.classes) != catalog.classes:
+        if all(e.category is not None and e.label is None for e in catalog.entries):  # no raster, no values
+            raise RecipeError(
+                f"data.classes {list(data.classes)} differ from the catalog's {list(catalog.classes)}. Leave them out: "
+                "scenes name their classes (the column `class`). Their order is the catalog's, by its header "
+                '(# {"classes": [...]}) or else by the alphabet; data.drop leaves classes out.'
+            )
         raise RecipeError(
             f"data.classes {list(data.classes)} differ from the catalog's {list(catalog.classes)}. "
             "Leave them out, or say with data.label_values what each value means."

@@ -1,5 +1,6 @@
 """Splits by whole group or by patch, folds, and label fractions; every draw is a function of the seed."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -9,6 +10,13 @@ from sartransfer.catalog import TRAIN, VALIDATION, Catalog, Entry
 from sartransfer.errors import CatalogError, RecipeError, nearest
 
 LISTED = 20  # names of groups that a message lists at most
+FEW = 5  # ids of scenes
+TEST_FIX = "Name more groups in the column `group`, or fill the column `split` of the catalog."
+VALIDATION_FIX = (
+    "Name more groups in the catalog's column `group`, give some scenes the split `validation` there, validate on "
+    "halves of scenes (data.validation.halves), or do without: data.validation.fraction: 0 and training.weights: last."
+)
+OFF = 0.2  # of a fraction: by how much more the share that is taken may be another without a word
 _PER_CLASS = 1  # keeps this draw's stream apart from those of others with the same seed
 
 
@@ -168,9 +176,40 @@ def take_fraction(catalog: Catalog, fraction: float, seed: int) -> Catalog:
     for category in sorted({e.category or "" for e in train}):
         members = [e.id for e in train if (e.category or "") == category]
         order = rng.permutation(len(members))
-        count = max(1, int(np.floor(fraction * len(members) + 0.5)))
-        kept |= {members[i] for i in order[:count]}
+        kept |= {members[i] for i in order[: _share_of(len(members), fraction)]}
     return catalog.where(lambda e: e.split != TRAIN or e.id in kept)
+
+
+def fraction_warnings(catalog: Catalog, fractions: Sequence[float]) -> list[str]:
+    """Say of which `fractions` the share that `take_fraction` takes is another by more than a fifth of it."""
+    classes = Counter(e.category or "" for e in catalog.in_split(TRAIN))
+    number = sum(classes.values())
+    found = []
+    for fraction in fractions:
+        taken = sum(_share_of(size, fraction) for size in classes.values())
+        if number and abs(taken / number - fraction) > OFF * fraction:
+            found.append(
+                f"fractions: {fraction:.4g} is not to be had of {number} training scenes: {taken} of them are taken, "
+                f"{taken / number:.1%} of the labels. Where results say {fraction:.4g}, it is that share."
+            )
+    return found
+
+
+def _share_of(number: int, fraction: float) -> int:
+    """Return how many of `number` scenes (of one class) a fraction takes: the nearest, half up, and at least one."""
+    return max(1, int(np.floor(fraction * number + 0.5)))
+
+
+def left_out(catalog: Catalog) -> list[str]:
+    """Say how many entries have no split while others have one: nothing trains on them, nor are they tested on."""
+    bare = [e.id for e in catalog.entries if not e.split]
+    if not bare or len(bare) == len(catalog.entries):
+        return []
+    listed = ", ".join(bare[:FEW]) + (f" and {len(bare) - FEW} more" if len(bare) > FEW else "")
+    return [
+        f"{len(bare)} of {len(catalog.entries)} scenes have no split and are left out: {listed}. Fill the column "
+        "`split` for them too (train, validation or the name of a test set)."
+    ]
 
 
 def _refuse_taken(catalog: Catalog, name: str) -> None:
@@ -202,7 +241,8 @@ def _draw(catalog: Catalog, source: str | None, target: str, fraction: float, se
     if len(_sizes(entries)) < 2:
         raise CatalogError(
             f"catalog {catalog.name!r}: {target!r} cannot be drawn from {len(entries)} entries in "
-            f"{len(_sizes(entries))} group(s) of split {source!r}: at least two groups are needed."
+            f"{len(_sizes(entries))} group(s) of split {source!r}: at least two groups are needed. "
+            + (VALIDATION_FIX if target == VALIDATION else TEST_FIX)
         )
     rng = np.random.default_rng(seed)
     chosen: set[str] = set()

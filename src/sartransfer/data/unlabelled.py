@@ -91,8 +91,9 @@ def refuse_seen_tests(
     same_catalog: bool,
     same_scenes: Collection[str] = (),
     footprint_days: float | None = None,
+    words: str = "",
 ) -> None:
-    """Raise `LeakageError` where an image that a network is pretrained on shows a scene of a test set.
+    """Raise `LeakageError` where an image that a network is trained or pretrained on shows a scene of a test set.
 
     Looked for is what `check_leakage` looks for: groups, footprints, images that are continued, and the same pixels.
 
@@ -102,6 +103,7 @@ def refuse_seen_tests(
         same_catalog: both are of one catalog, so that a group's name means the same event.
         same_scenes: test sets declared to be of the scenes that are trained on: their groups pass, their images do not.
         footprint_days: as of `check_leakage`.
+        words: what is said of it in the message; empty: that this stage would be pretrained.
     """
     shown = [
         replace(
@@ -119,6 +121,6 @@ def refuse_seen_tests(
         refuse_leaks([leak for leak in leaks if TRAIN in (leak.split_a, leak.split_b)], allowed=same_scenes)
     except LeakageError as error:
         raise LeakageError(
-            f"stage {stage!r} would be pretrained on scenes of a test set ('train' is what it sees): {error} Or take "
-            "these groups out of the stage's data (data.tests)."
+            f"{words or f'stage {stage!r} would be pretrained'} on scenes of a test set ('train' is what it sees): "
+            f"{error} Or take these groups out of its data (data.tests)."
         ) from None

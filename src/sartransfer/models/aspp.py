@@ -76,10 +76,21 @@ def build_resnet18_aspp(
     """Build conv1 to layer3 of ResNet-18 (output stride 16) with an ASPP head.
 
     Karimzadeh & Pires de Lima (IGARSS 2023): 5,604,930 parameters with ``aspp_channels=256`` (their code),
-    3,964,482 with 128 (the paper's "4 M"), for three bands and two classes.
+    3,964,482 with 128 (the paper's "4 M"), for three bands and two classes. Raises `RecipeError` for options out of
+    range.
     """
     if pooling not in POOLINGS:
         raise RecipeError(one_of("pooling", pooling, POOLINGS))
+    if not _is_count(aspp_channels):
+        raise RecipeError(
+            f"aspp_channels={aspp_channels!r} is not allowed: a whole number from 1, such as 256."
+        )
+    if not isinstance(rates, list | tuple) or not all(_is_count(rate) for rate in rates):
+        raise RecipeError(
+            f"rates={rates!r} is not allowed: a list of whole numbers from 1, such as [12, 24, 36]."
+        )
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise RecipeError(f"dropout={dropout!r} is not allowed: a number from 0 to under 1.")
     trunk = ResNetTrunk(in_channels, stages=3)
     head = AsppHead(
         trunk.out_channels,
@@ -98,3 +109,7 @@ def build_resnet18_aspp(
         factor=OUTPUT_STRIDE,
         classifier_names=("decoder.classifier.weight", "decoder.classifier.bias"),
     )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -8,7 +8,7 @@ from typing import Any
 from sartransfer.errors import RecipeError, one_of
 from sartransfer.models.aspp import build_resnet18_aspp
 from sartransfer.models.libraries import build_smp, build_timm, build_unet_resnet18
-from sartransfer.models.network import Network
+from sartransfer.models.network import Classifier, Network
 from sartransfer.models.prithvi import (
     build_prithvi_v1_100m,
     build_prithvi_v2_300m,
@@ -31,7 +31,13 @@ MODELS: dict[str, Callable[..., Network]] = {
 }
 """Name -> builder(in_channels, num_classes, **options)."""
 
-PATTERNS = ("smp:ARCHITECTURE:ENCODER", "timm:NAME", "terratorch:BACKBONE")
+LIBRARIES: dict[str, Callable[..., Network]] = {
+    "smp:ARCHITECTURE:ENCODER": build_smp,
+    "timm:NAME": build_timm,
+    "terratorch:BACKBONE": build_terratorch,
+}
+
+PATTERNS = tuple(LIBRARIES)
 
 
 def build_model(name: str, in_channels: int, num_classes: int, **options: Any) -> Network:
@@ -78,6 +84,16 @@ def build_model(name: str, in_channels: int, num_classes: int, **options: Any) -
         raise RecipeError(one_of("model", name, (*MODELS, *PATTERNS)))
     model.built = {"name": name, "in_channels": in_channels, "num_classes": num_classes, "options": plain}
     return model
+
+
+def networks_for(task: str) -> list[str]:
+    """Return the names, and forms of names, of the networks that ``segment`` or ``classify``."""
+    found = []
+    for name, builder in (MODELS | LIBRARIES).items():
+        classifies = issubclass(inspect.signature(builder).return_annotation, Classifier)
+        if classifies == (task == "classify"):
+            found.append(name)
+    return found
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:

@@ -54,7 +54,8 @@ class Recipe(Strict):
     baseline: str | None = None
     """The start that the others are compared with; None: the first. With several networks, each start is
     compared with the baseline of its own network: the first start that names it."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (0, 1, 2, 3, 4, 5)
+    """Whole numbers from 0 to under 2**32, or how many: 6 is 0 to 5."""
     fractions: tuple[float, ...] = (1.0,)
     """Shares of the training scenes, for a label-efficiency curve."""
     fraction_draw: Literal["by-seed", "once"] = "by-seed"
@@ -104,6 +105,19 @@ class Recipe(Strict):
     @classmethod
     def _count(cls, value: Any) -> Any:
         return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("fractions")
+    @classmethod
+    def _apart(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        folders: dict[str, float] = {}  # a run lies in a folder named by its share, to four digits
+        for fraction in value:
+            if (name := f"{fraction:.4g}") in folders:
+                raise ValueError(
+                    f"{folders[name]} and {fraction} are one share: both round to {name}, and their runs would share a"
+                    " folder. Shares must differ in their first four digits; leave one out"
+                )
+            folders[name] = fraction
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -215,6 +229,14 @@ class SegmentRecipe(Recipe):
     """A comparison that labels every pixel."""
 
     task: Literal["segment"]
+
+    @model_validator(mode="after")
+    def _of_pixels(self) -> Self:
+        if self.primary.metric == "top2":
+            raise ValueError(
+                "primary.metric 'top2' is for task: classify, where each patch has one class; take iou, f1 or accuracy"
+            )
+        return self
 
 
 class ClassifyRecipe(Recipe):

@@ -1,10 +1,39 @@
 """The part of a recipe that says which scenes, which bands of them, and how they are split."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from sartransfer.recipe.strict import Strict
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+"""Names of test sets are names of files, as those of initializations are of folders. Without spaces none is that of all
+unseen test sets together (``unseen events``)."""
+MEANT = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
+}
+"""What others call training and validation, in small letters: taken as names, they would be test sets here."""
+
+
+def name_fault(name: str) -> str | None:
+    """Say why `name` cannot be that of a split (and what to call it), or None: ``train`` and ``validation`` can."""
+    meant = MEANT.get(name.lower())
+    if meant == name:
+        return None
+    if meant:
+        return (
+            f"{name!r} is no name of a test set: did you mean {meant!r}? What is neither 'train' nor 'validation' is "
+            "tested on; give a test set another name."
+        )
+    if NAME.fullmatch(name):
+        return None
+    near = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-._+")
+    return (
+        f"{name!r} cannot name a test set, whose name is a file's too: letters, digits, '.', '_', '+' and '-' only, a "
+        f"letter or a digit first. Rename it{f', {near!r} for example' if near else ''}."
+    )
 
 
 class BandRecipe(Strict):
@@ -200,6 +229,13 @@ class DataRecipe(Strict):
     def _names(cls, value: Any) -> Any:
         if isinstance(value, list | tuple):
             return [{"name": v} if isinstance(v, str) else v for v in value]
+        return value
+
+    @field_validator("tests", "external")
+    @classmethod
+    def _test_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for fault in filter(None, map(name_fault, value)):
+            raise ValueError(fault)
         return value
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ given. Of one event's tiles that is not yet what another event would give, and n
 interval over tiles is rather too narrow.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,10 @@ from sartransfer.results.rows import UNSEEN, ScoredRun, TestSet, joined_scores
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-FEWEST = 5  # of what is drawn: resampling fewer says little of others
+FEWEST = 5  # units in all of what is drawn (groups; else scenes, of all groups): fewer say little of others
+FEWEST_OF_ONE = (
+    2  # scenes of each group where they are drawn within it: one alone is in every drawing and never varies
+)
 
 Counts = NDArray[np.float64]
 
@@ -31,7 +35,8 @@ def resampled_json(
     What is drawn, with replacement: the groups of a test set where it has five or more, else the scenes of each of its
     groups. Seeds stay as they are: a value is the mean over seeds of the score of all pixels that a drawing holds; a
     difference is taken within a drawing, of the seeds that both starts have. A set with fewer than five scenes has no
-    interval, nor has one whose score a drawing in twenty leaves undefined.
+    interval, nor has one whose score a drawing in twenty leaves undefined. Where scenes are drawn within groups and a
+    group has only one, ``low`` and ``high`` are None and ``reason`` says so: the interval would leave that scene out.
 
     Returns ``scores`` (initialization, fraction, test_set, drawn, number, low, high) and ``contrasts`` (a, b, ... the
     same), as JSON values; nothing for classified patches, whose ensembles have intervals of their own.
@@ -53,10 +58,21 @@ def resampled_json(
             if not every:
                 continue
             units, drawn = _units(next(iter(every.values())))
-            shares = _drawings(units, seed)
-            if shares is None:
+            number = len(set(units))
+            if number < FEWEST:
                 continue
-            facts = {"fraction": fraction, "test_set": name, "drawn": drawn, "number": int(shares.shape[1])}
+            facts = {"fraction": fraction, "test_set": name, "drawn": drawn, "number": number}
+            if reason := _single(units):
+                none = {**facts, "low": None, "high": None, "reason": reason}
+                of = dict.fromkeys(start for start, _ in every)
+                found["scores"] += [
+                    {"initialization": start, **none} for start in recipe.initializations if start in of
+                ]
+                found["contrasts"] += [
+                    {"a": a, "b": b, **none} for a, b in pairs(recipe) if a in of and b in of
+                ]
+                continue
+            shares = _drawings(units, seed)
             values = {
                 key: _values(_drawn_matrices(tests, units, shares), tests.classes, recipe.primary)
                 for key, tests in every.items()
@@ -81,11 +97,16 @@ def _units(tests: TestScores) -> tuple[list[tuple[str, ...]], str]:
     return [(s.group if len(groups) < FEWEST else "", s.id) for s in tests.scenes], "scenes"
 
 
-def _drawings(units: Sequence[tuple[str, ...]], seed: int) -> NDArray[np.float32] | None:
-    """Return how often each unit is in each drawing (R, U), as many of each stratum as it has; None for too few."""
+def _single(units: Sequence[tuple[str, ...]]) -> str:
+    """Say how many groups have too few scenes to draw from; nothing where all have enough."""
+    sizes = Counter(stratum for stratum, _ in set(units))
+    few = sum(size < FEWEST_OF_ONE for size in sizes.values())
+    return f"{few} of {len(sizes)} groups {'has' if few == 1 else 'have'} one scene" if few else ""
+
+
+def _drawings(units: Sequence[tuple[str, ...]], seed: int) -> NDArray[np.float32]:
+    """Return how often each unit is in each drawing (R, U), as many of each stratum as it has."""
     distinct = list(dict.fromkeys(units))
-    if len(distinct) < FEWEST:
-        return None
     rng = np.random.default_rng(seed)
     drawn = np.empty((RESAMPLES, len(distinct)), dtype=np.float32)
     strata = np.array([stratum for stratum, _ in distinct])

@@ -60,7 +60,9 @@ def _sentence(contrast: dict[str, Any], statement: dict[str, Any], here: str, sh
             number += f" [{statement['low']:+.3f}, {statement['high']:+.3f}]"
         number += f", {len(contrast['seeds'])} seeds"
         if statement["scope"] == "on new events":
-            number += f", {contrast['groups']} events"
+            aside = contrast.get("groups_left_out", 0)
+            number += f", {contrast['groups'] - aside} events"
+            number += f" ({aside} left out, where the score is undefined)" if aside else ""
         number += "."
     place = f"{statement['scope']}, {here}{share}"
     if contrast.get("differs") == "start and training":
