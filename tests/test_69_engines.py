@@ -1,5 +1,8 @@
 """Engines: each gives what the network gives, windows are one pass within each, and auto takes one that agrees."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,13 +10,13 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from test_69_whole_scenes import BANDS, CLASSES, CONTRACT, NETWORKS, network, scene_of
+from test_69_whole_scenes import BANDS, CLASSES, CONTRACT, NETWORKS, SOURCE, network, scene_of
 from torch import nn
 
 from sartransfer import predict
 from sartransfer.engines import choice, kinds
 from sartransfer.engines.choice import BOUND, choose_engine, compare_logits, sample_windows
-from sartransfer.engines.kinds import AUTO, EAGER, ENGINES, NAMES, Releases, candidates, find_engine
+from sartransfer.engines.kinds import AUTO, EAGER, ENGINES, NAMES, candidates, find_engine
 from sartransfer.engines.parts import Body, Encoder, folded, head_band
 from sartransfer.engines.served import Served
 from sartransfer.errors import InputError
@@ -185,24 +188,40 @@ def test_bands_have_one_size_and_are_the_head(pooling, height):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+RELEASED = """
+import json
+import torch
+from sartransfer.engines.kinds import ENGINES, Releases
+from sartransfer.engines.parts import Encoder, folded
+from sartransfer.models import build_model
+torch.set_num_threads(1)
+def held():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
+example = (torch.zeros(1, 2, 64, 96),)
+run = ENGINES["openvino"].load(folded(Encoder(build_model("resnet18-aspp", 2, 3).eval()), [example]), [example], "cpu")
+image = torch.randn(1, 2, 1536, 1536, generator=torch.Generator().manual_seed(2))
+first = run(image)
+before = held()
+assert isinstance(run, Releases)
+run.release()
+print(json.dumps([before - held(), torch.equal(run(image), first)]))
+"""
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_openvino_gives_back_what_lies_between_layers():
+    """In a process of its own: one that has trained keeps freed memory (`train.keep_freed_memory`)."""
     pytest.importorskip("openvino")
-    encoder = folded(Encoder(build_model("resnet18-aspp", 2, 3).eval()), [(torch.zeros(1, 2, 64, 96),)])
-    run = ENGINES["openvino"].load(encoder, [(torch.zeros(1, 2, 64, 96),)], "cpu")
-    image = torch.randn(1, 2, 1536, 1536, generator=torch.Generator().manual_seed(2))
-
-    def held():
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
-
-    first = run(image)
-    before = held()
-    assert isinstance(run, Releases)
-    run.release()
+    head = f"import sys; sys.path.insert(0, {str(SOURCE)!r})\n"
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", head + RELEASED], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    given_back, same = json.loads(run.stdout)
     # The first convolution's answer alone: 64 channels at half the size, float32.
-    assert before - held() > 64 * 768**2 * 4 / 2
-    assert torch.equal(run(image), first)
+    assert given_back > 64 * 768**2 * 4 / 2
+    assert same
 
 
 def test_batch_norms_are_folded_where_a_convolution_goes_nowhere_else():

@@ -17,8 +17,8 @@ from sartransfer.models.build import networks_for
 from sartransfer.models.network import freeze
 from sartransfer.models.segmenter import ONE_VALUE, one_value_words
 from sartransfer.readers import open_entry, open_scene
-from sartransfer.readers.image import _opened
-from sartransfer.readers.opening import ENDINGS, _check_place
+from sartransfer.readers.image import opened_image
+from sartransfer.readers.opening import ENDINGS, check_place
 from sartransfer.recipe import BandRecipe, ModelRecipe, Recipe, TrainingRecipe
 from sartransfer.scene import GeoReference, Scene
 
@@ -69,7 +69,7 @@ def check_label(entry: Entry, scene: Scene) -> None:
     if kind == "ai4arctic":
         return  # three charts packed into one: what they are is known once they are read
     if kind == "image":
-        with _opened(entry.label) as image:  # as a label it may be of a palette, which is no scene
+        with opened_image(entry.label) as image:  # as a label it may be of a palette, which is no scene
             width, height = image.size
             layers = image.getbands()
         place = GeoReference()
@@ -83,7 +83,7 @@ def check_label(entry: Entry, scene: Scene) -> None:
             f"entry {entry.id!r}: the label {entry.label} has {height} x {width} pixels, "
             f"the scene has {scene.height} x {scene.width}. Bring them onto one grid first."
         )
-    _check_place(entry, "scene and label", scene, place)
+    check_place(entry, "scene and label", scene, place)
 
 
 def check_networks(recipe: Recipe, catalog: Catalog, bands: int) -> None:

@@ -47,7 +47,7 @@ def open_image(path: Path, bands: tuple[Band, ...] = ()) -> Scene:
     refused: their numbers are places in a palette. Raises `InputError` for these, and for damaged files.
     """
     path = Path(path)
-    with _opened(path) as image:
+    with opened_image(path) as image:
         mode, (width, height) = image.mode, image.size
     if mode not in GREY + COLOUR:
         raise InputError(
@@ -68,7 +68,7 @@ def open_image(path: Path, bands: tuple[Band, ...] = ()) -> Scene:
 
 def read_image_values(path: Path) -> NDArray[np.generic]:
     """Read a one-layer image's raw numbers (H, W); of a palette image its places in the palette."""
-    with _opened(path) as image:
+    with opened_image(path) as image:
         if image.mode not in (*GREY, "P") or image.mode in ALPHA:
             raise InputError(
                 f"{path}: a label image must have one layer of class values; mode {image.mode!r} has "
@@ -79,7 +79,7 @@ def read_image_values(path: Path) -> NDArray[np.generic]:
 
 def _decode(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
     """Return values (B, H, W) and alpha (H, W) or None."""
-    with _opened(path) as image:
+    with opened_image(path) as image:
         alpha = np.asarray(image.getchannel("A")) if image.mode in ALPHA else None
         values = np.asarray(image)
     if values.ndim == 2:
@@ -89,7 +89,8 @@ def _decode(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened_image(path: Path) -> Iterator[Image.Image]:
+    """Open a plain image whose size is sane; raises `InputError` for none, a damaged one or another kind of file."""
     if not path.is_file():
         raise InputError(
             f"{path} is not there. Check the path; a catalog's paths are relative to the catalog."

@@ -154,7 +154,7 @@ def open_entry(entry: Entry) -> Scene:
     placed = [s for s in scenes if s.georeference != GeoReference()]
     georeference = placed[0].georeference if placed else GeoReference()
     for scene in placed[1:]:
-        _check_place(entry, "images", placed[0], scene.georeference)
+        check_place(entry, "images", placed[0], scene.georeference)
     source: Source = first.source
     if len(scenes) > 1:
         source = StackedSource(tuple(s.source for s in scenes), tuple(len(s.bands) for s in scenes))
@@ -221,7 +221,7 @@ def read_label(entry: Entry, catalog: Catalog, window: Window | None = None) -> 
             f"entry {entry.id!r}: the label {entry.label} has {values.shape[0]} x {values.shape[1]} pixels, "
             f"the scene has {scene.height} x {scene.width}. Bring them onto one grid first."
         )
-    _check_place(entry, "scene and label", scene, place)
+    check_place(entry, "scene and label", scene, place)
     if window is not None:
         if not window.is_inside(scene.height, scene.width):
             raise InputError(f"{window} leaves scene {entry.id!r} of {scene.height} x {scene.width} pixels.")
@@ -321,7 +321,7 @@ def _label_values(path: Path) -> tuple[NDArray[np.generic], NDArray[np.bool_], G
     return values, np.ones(values.shape, dtype=bool), GeoReference()
 
 
-def _check_place(entry: Entry, what: str, scene: Scene, other: GeoReference) -> None:
+def check_place(entry: Entry, what: str, scene: Scene, other: GeoReference) -> None:
     """Refuse rasters of one size that lie elsewhere: a corner more than half a pixel away, in the scene's CRS."""
     place = scene.georeference
     if place.transform is None or other.transform is None:
