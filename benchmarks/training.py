@@ -50,7 +50,7 @@ def stepper(images: torch.Tensor, labels: torch.Tensor, way: str) -> Callable[[t
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    step.model = model  # type: ignore[attr-defined]
+    step.model, step.optimizer = model, optimizer  # type: ignore[attr-defined]
     return step
 
 
@@ -107,7 +107,7 @@ def chips(number: int, side: int, seed: int) -> tuple[torch.Tensor, torch.Tensor
 def parity(side: int, batch: int, epochs: int) -> None:
     """Print test accuracies of the ways, three seeds each."""
     print("\n| way | test accuracy, three seeds |\n|---|---|")
-    images, labels = chips(960, side, 1)
+    images, labels = chips(480, side, 1)
     tests, truth = chips(960, side, 2)
     for way, memory in (("float32", False), ("bf16", False), ("frozen", False), ("frozen", True)):
         found = []
@@ -115,10 +115,12 @@ def parity(side: int, batch: int, epochs: int) -> None:
             step: Any = stepper(images, labels, way)
             order = torch.Generator().manual_seed(seed)
             keeping = remembering(step.model, PLAIN, batch, "cpu") if memory else contextlib.nullcontext()
+            falling = torch.optim.lr_scheduler.LinearLR(step.optimizer, 1.0, 0.01, epochs)
             with keeping:
                 for _ in range(epochs):
                     for places in torch.randperm(len(images), generator=order).split(batch):
                         step(places)
+                    falling.step()
                 step.model.eval()
                 with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=way != "float32"):
                     guess = torch.cat([step.model(part).argmax(1) for part in tests.split(batch)])
@@ -147,7 +149,7 @@ def main() -> None:
     for side in given.sides:
         print(table(side, given.batch, given.repeats, given.steps), flush=True)
     if given.parity:
-        parity(64, given.batch, 6)
+        parity(48, given.batch, 10)
 
 
 if __name__ == "__main__":

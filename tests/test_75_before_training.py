@@ -14,6 +14,7 @@ from PIL import Image
 from small_data import ASPP, CLASSES, make_catalog, write_small
 from typer.testing import CliRunner
 
+import sartransfer
 from sartransfer.before import check_label, check_networks, check_scenes
 from sartransfer.catalog import Asset, Catalog, Entry, write_catalog
 from sartransfer.cli import app
@@ -24,7 +25,7 @@ from sartransfer.histories import refuse_leaking_starts
 from sartransfer.models import build_model
 from sartransfer.models.build import MODELS, networks_for
 from sartransfer.readers import open_entry, read_label
-from sartransfer.recipe import StageRecipe, parse_recipe
+from sartransfer.recipe import Recipe, StageRecipe, parse_recipe
 from sartransfer.runs import write_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -215,6 +216,18 @@ def test_the_warning_is_the_plans(path, tmp_path):
         recipe_of(path, {"x": {"from": "run", "path": str(before.folder.path)}}), tmp_path / "out"
     )
     assert [w for w in plan.warnings if "not at hand" in w]
+
+
+def test_scenes_without_a_split_are_told_of_where_somebody_could_fill_it(path, tmp_path):
+    """A dataset leaves scenes out on purpose (the demo has one to be mapped); a catalog of one's own may not."""
+    text = Path(path).read_text()
+    lines = [t.replace(",test,", ",,") if t.startswith("test0,") else t for t in text.splitlines()]
+    Path(path).write_text("\n".join(lines) + "\n")
+    plan = plan_comparison(recipe_of(path), tmp_path / "out")
+    assert [w for w in plan.warnings if "have no split and are left out: test0." in w]
+    demo = Recipe.from_yaml(Path(sartransfer.__file__).parent / "templates" / "demo.yaml")
+    assert any(not e.split for e in open_catalog(demo.data).entries)
+    assert not [w for w in plan_comparison(demo, tmp_path / "demo").warnings if "no split" in w]
 
 
 # ---- labels and bands ----

@@ -19,7 +19,7 @@ from sartransfer.data.leakage import relation, same_ground
 from sartransfer.data.patches import check_patches
 from sartransfer.data.resolve import open_catalog, open_training_data, same_scenes
 from sartransfer.data.rule_labels import is_rule_labelled
-from sartransfer.data.splits import fraction_warnings
+from sartransfer.data.splits import fraction_warnings, left_out
 from sartransfer.data.strata import check_strata
 from sartransfer.errors import RecipeError, one_of
 from sartransfer.gpu import on_gpu
@@ -143,8 +143,10 @@ def plan_comparison(
                 runs.append(PlannedRun(name, job, folder, job.identity(data_hash, stages_hash)))
     # Seeds first: a comparison that is stopped early has all starts with fewer seeds, which can be compared.
     runs.sort(key=lambda r: (-r.job.fraction, recipe.seeds.index(r.job.seed)))
-    shares = fraction_warnings(catalog, recipe.fractions)
-    warnings = [*unit_warnings(catalog), *shares, *ground_warnings(recipe.data, catalog, names), *warnings]
+    splits = fraction_warnings(catalog, recipe.fractions)
+    if not recipe.data.dataset:  # those of published data are left out on purpose
+        splits += left_out(catalog)
+    warnings = [*unit_warnings(catalog), *splits, *ground_warnings(recipe.data, catalog, names), *warnings]
     return Plan(recipe, out, catalog, tuple(runs), tuple(test_sets), data_hash, tuple(warnings))
 
 

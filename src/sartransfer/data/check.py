@@ -14,7 +14,6 @@ from sartransfer.contract import InputContract
 from sartransfer.data.leakage import content_hashes, cut_apart
 from sartransfer.data.normalize import resolve_contract
 from sartransfer.data.patches import category_index
-from sartransfer.data.splits import left_out
 from sartransfer.data.strata import check_strata
 from sartransfer.errors import CatalogError, SartransferError
 from sartransfer.radar.units import Quantity, implausible
@@ -161,10 +160,10 @@ def check_catalog(
 def unit_warnings(catalog: Catalog) -> list[str]:
     """Say which scenes' values belie the unit that is declared for them, or were shown by a stretch made for others.
 
-    And which hold no value at all, and how many have no split. `SEEN` scenes are looked at, spread over the catalog.
+    And which hold no value at all. `SEEN` scenes are looked at, spread over the catalog.
     """
     step = max(1, -(-len(catalog.entries) // SEEN))
-    found = left_out(catalog)
+    found: list[str] = []
     for entry in catalog.entries[::step]:
         with contextlib.suppress(SartransferError):  # what cannot be read is the runs' to report
             scene = open_entry(entry)
