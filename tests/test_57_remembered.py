@@ -116,6 +116,23 @@ def test_rows_are_those_of_the_encoder_in_any_company():
     assert "forward" not in vars(model.encoder)  # the class's own is back
 
 
+def test_one_band_is_remembered_as_well():
+    """Its channels-last stride is no stride of one, which a view as bytes would not take."""
+    torch.manual_seed(0)
+    model = build_model("resnet18", 1, 3)
+    freeze(model, ["encoder"])
+    model.train().to(memory_format=torch.channels_last)
+    images = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        wanted = model.encoder(images)
+    with remembering(model, PLAIN, 4, "cpu") as remembered:
+        assert remembered is not None
+        for form in (torch.contiguous_format, torch.channels_last):  # one image, however it lies
+            found = model.encoder(images.contiguous(memory_format=form))
+        assert (remembered.asked, remembered.met) == (8, 4)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_nothing_is_remembered_where_features_change():
     augment = {"flips": True, "rotations": True}
     assert can_remember(network(), AugmentRecipe(**augment), "cpu")  # eight views at most come again

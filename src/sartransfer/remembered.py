@@ -80,7 +80,7 @@ class Remembered:
 
 
 def _digest(image: Tensor) -> bytes:
-    values = image.permute(1, 2, 0).contiguous()  # as images lie in memory: channels last
+    values = image.permute(1, 2, 0).reshape(-1)  # as images lie in memory: channels last
     shape = repr((tuple(image.shape), str(image.dtype))).encode()
     return hashlib.blake2b(values.view(torch.uint8).numpy().data, digest_size=16, key=shape[:64]).digest()
 
