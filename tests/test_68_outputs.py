@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from test_68_maps_kept import stop_after_one_window
 
 from sartransfer import mapping, members, predict, streaming
 from sartransfer.contract import InputBand, InputContract
@@ -519,16 +520,7 @@ def test_a_stopped_map_goes_on_with_the_engine_that_it_began_with(files, tmp_pat
     monkeypatch.setattr(predict, "ONE_PASS_PIXELS", 1)
     monkeypatch.setattr(predict, "CORE", 160)
     words = networks(files, 0), files / f"{NAME}.tif", tmp_path / "map.tif"
-    add = streaming.GrowingMap.add
-
-    def stop(self, window, arrays):
-        add(self, window, arrays)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(streaming.GrowingMap, "add", stop)
-        with pytest.raises(KeyboardInterrupt):
-            predict_scene(*words, engine="eager")
+    stop_after_one_window(monkeypatch, *words, engine="eager")
     first, second = (read_checkpoint(path) for path in networks(files, 0, 1))
     assert mapping._earlier_engines(words[2], [first]) == ["eager"]
     assert mapping._earlier_engines(words[2], [first, second]) == ["auto"]

@@ -31,7 +31,7 @@ from sartransfer.predict import choose_device
 from sartransfer.readers import open_files
 from sartransfer.recipe import digest
 from sartransfer.scene import Window
-from sartransfer.streaming import sidecars
+from sartransfer.streaming import scene_parts, sidecars
 from sartransfer.windows import EXACT, cut
 
 
@@ -223,11 +223,9 @@ def _failure(name: str, kind: str, error: str, *, known: bool = True) -> dict[st
 
 def _key(order: SceneOrder, task: MapTask) -> str:
     """Return a hash of what a map depends on: tensors, files of the scene and options."""
-    files = []
-    for file in map(Path, order.scene.split("|")):
-        parts = sorted(file.rglob("*")) if file.is_dir() else [file]
-        files += [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in parts if p.is_file()]
-    files += [[str(p), *said] for p, said in sidecars([Path(f) for f in order.scene.split("|")])]
+    paths = [Path(name) for name in order.scene.split("|")]
+    files = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in scene_parts(paths)]
+    files += [[str(p), *said] for p, said in sidecars(paths)]
     by = [order.reader] if order.reader else []
     of_catalog = [order.time.isoformat()] if order.time and dict(task.options).get("stac") else []
     return digest(
