@@ -8,6 +8,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime, timedelta, timezone
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from test_68_maps_kept import stop_after_one_window
 
 from sartransfer import mapping, members, predict, streaming
 from sartransfer.contract import InputBand, InputContract
+from sartransfer.engines import kinds
 from sartransfer.errors import InputError, OutputError
 from sartransfer.geotiff import map_classes, opened, write_classes_tag, write_geotiff
 from sartransfer.map_layers import COLOURS, NODATA, plan_layers, window_values
@@ -543,6 +545,21 @@ def test_a_stopped_map_goes_on_with_the_engine_that_it_began_with(files, tmp_pat
     assert told == [1, 2, 3, 4]
     with rasterio.open(tmp_path / "map.tif") as file:
         assert file.tags()["SARTRANSFER_ENGINE"] == "eager"
+
+
+def test_a_stopped_map_begins_anew_with_another_version_of_its_engine(files, tmp_path, monkeypatch):
+    """Half a map by one OpenVINO and half by the next would equal the map of neither."""
+    monkeypatch.setattr(predict, "ONE_PASS_PIXELS", 1)
+    monkeypatch.setattr(predict, "CORE", 160)
+    words = networks(files, 0), files / f"{NAME}.tif", tmp_path / "map.tif"
+    stop_after_one_window(monkeypatch, *words, engine="onnxruntime")
+    assert streaming.earlier_task(words[2])["packages"] == {
+        name: version(name) for name in ("onnx", "onnxruntime")
+    }
+    monkeypatch.setattr(kinds, "version", lambda package: "0.0.1")
+    told = []
+    predict_scene(*words, engine="onnxruntime", progress=lambda done, total: told.append(done))
+    assert told[0] == 0
 
 
 def test_what_stands_beside_is_replaced_only_on_request(files, tmp_path):

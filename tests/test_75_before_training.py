@@ -450,7 +450,8 @@ def test_batches_of_one_are_refused_only_where_they_end_training(tmp_path, train
 # ---- the command line ----
 
 
-def test_warnings_are_printed_before_the_first_run_and_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", [["compare"], ["compare", "--folds", "2"], ["train"]])
+def test_warnings_are_printed_before_the_first_run_and_once(command, tmp_path, monkeypatch):
     """Intensities that are called decibels."""
     folder = tmp_path / "data"
     path = tiffs(folder)
@@ -460,13 +461,14 @@ def test_warnings_are_printed_before_the_first_run_and_once(tmp_path, monkeypatc
     recipe = tmp_path / "r.yaml"
     recipe.write_text(recipe_of(path).to_yaml())
     runner = CliRunner()
-    dry = runner.invoke(
-        app, ["compare", str(recipe), "--dry-run", "--out", str(tmp_path / "out"), "--device", "cpu"]
-    )
-    assert dry.exit_code == 0, dry.output
-    warnings = [line for line in dry.stderr.splitlines() if line.startswith("warning: scene")]
-    assert len(warnings) == 8
-    assert len(set(warnings)) == 8
+    if command == ["compare"]:
+        dry = runner.invoke(
+            app, ["compare", str(recipe), "--dry-run", "--out", str(tmp_path / "out"), "--device", "cpu"]
+        )
+        assert dry.exit_code == 0, dry.output
+        warnings = [line for line in dry.stderr.splitlines() if line.startswith("warning: scene")]
+        assert len(warnings) == 8
+        assert len(set(warnings)) == 8
 
     heard = []
     told = "sartransfer.comparison.train_job"
@@ -484,8 +486,10 @@ def test_warnings_are_printed_before_the_first_run_and_once(tmp_path, monkeypatc
 
     monkeypatch.setattr(told, train)
     monkeypatch.setattr(terminal.err, "print", show)
-    whole = runner.invoke(app, ["compare", str(recipe), "--out", str(tmp_path / "out"), "--device", "cpu"])
+    whole = runner.invoke(app, [*command, str(recipe), "--out", str(tmp_path / "out"), "--device", "cpu"])
     assert whole.exit_code == 0, whole.output
     of_scenes = [i for i, text in enumerate(heard) if text.startswith("[yellow]warning:[/] scene")]
-    assert len(of_scenes) == 8
+    assert (
+        len(of_scenes) == len({heard[i] for i in of_scenes}) > 5
+    )  # folds leave the recipe's own tests alone
     assert max(of_scenes) < heard.index("run")

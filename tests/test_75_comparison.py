@@ -112,7 +112,10 @@ class Watched:
     """A watcher that remembers."""
 
     def __init__(self):
-        self.states, self.epochs = [], []
+        self.warnings, self.states, self.epochs = [], [], []
+
+    def warn(self, warnings):
+        self.warnings.append(tuple(warnings))
 
     def run(self, number, of, name, state):
         self.states.append((number, of, name, state))
@@ -384,6 +387,25 @@ def test_train_one_is_found_by_the_comparison(data, tmp_path, trained):
 
 
 # --- what goes wrong -------------------------------------------------------------------------------
+
+
+def test_a_test_scene_without_a_labelled_pixel_is_told(data, tmp_path):
+    """It is in no score, and an interval over "five scenes" would be one over four."""
+    folder = shutil.copytree(data, tmp_path / "data")
+    text = (folder / "tiny.csv").read_text()
+    with np.load(folder / "north_1.npz") as file:
+        kept = {name: file[name] for name in file.files}
+    (key,) = [name for name in kept if "label" in name]
+    kept[key] = np.full_like(kept[key], IGNORE_INDEX)
+    np.savez(folder / "north_1.npz", **kept)
+    result = compare(make_recipe(folder, {"random": "random"}, seeds=1), tmp_path / "out")
+    assert "north_1" in text
+    (told,) = [w for w in result.results["warnings"] if "in no score" in w]
+    assert told.startswith(
+        "Test set 'north': 1 of 3 scenes (north_1) have no pixel with both a value and a label"
+    )
+    plain = compare(make_recipe(data, {"random": "random"}, seeds=1), tmp_path / "plain")
+    assert not [w for w in plain.results["warnings"] if "in no score" in w]
 
 
 def test_a_failed_run_is_reported_and_tried_again_alone(data, out, monkeypatch):

@@ -547,7 +547,9 @@ def test_a_slurm_job_is_whole_and_quoted(tmp_path):
         f"{run}/keys",
     ] in calls  # fmt: skip
     (worker,) = [c for c in calls if c[0] == "srun"]
-    assert worker[1:5] == ["--ntasks=3", str(fake), "-m", "distributed.cli.dask_worker"]
+    assert worker[1:6] == [
+        "--ntasks=3", "--cpus-per-task=4", str(fake), "-m", "distributed.cli.dask_worker"
+    ]  # fmt: skip
     assert worker[worker.index("--tls-key") + 1] == f"{run}/keys/key.pem"
     assert len(calls) == 4
     assert not Path(run).exists()

@@ -3,7 +3,7 @@
 import functools
 import multiprocessing
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +31,10 @@ __all__ = ["Comparison", "Watcher", "compare", "gather", "plan_comparison", "tra
 
 class Watcher(Protocol):
     """Who is told how a comparison goes on; the command line shows it, tests may leave it out."""
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """What is odd about scenes and starts: told once, before the first run."""
+        ...
 
     def run(self, number: int, of: int, name: str, state: str) -> None:
         """A run begins, was found finished, has finished or has failed."""
@@ -67,7 +71,10 @@ def compare(
         SartransferError: what is wrong before the first run; nothing is trained then.
         ClusterError: the cluster is lost; what is finished is kept.
     """
-    return carry_out(plan_comparison(recipe, out), device=device, jobs=jobs, cluster=cluster, watcher=watcher)
+    plan = plan_comparison(recipe, out)
+    if watcher:
+        watcher.warn(plan.warnings)
+    return carry_out(plan, device=device, jobs=jobs, cluster=cluster, watcher=watcher)
 
 
 def carry_out(
@@ -78,7 +85,7 @@ def carry_out(
     cluster: Cluster | None = None,
     watcher: Watcher | None = None,
 ) -> Comparison:
-    """Do what a plan says; as `compare`, which plans first."""
+    """Do what a plan says; as `compare`, which plans first and tells the plan's warnings."""
     wanted, device = device, choose_device(device)
     check_out(plan.out, plan.recipe.name)
     plan.out.mkdir(parents=True, exist_ok=True)
@@ -126,6 +133,8 @@ def train_one(
         for r in plan.runs
         if (r.initialization, r.job.seed, r.job.fraction) == (initialization, seed, fraction)
     )
+    if watcher:
+        watcher.warn(plan.warnings)
     if not _is_trained(planned):
         plan.out.mkdir(parents=True, exist_ok=True)
         write_text(plan.out / "recipe.yaml", recipe.to_yaml())

@@ -77,6 +77,18 @@ class TestScores:
         return top_k_accuracy(np.stack(logits), np.array([s.label for s in self.scenes]), 2)
 
 
+def uncounted_warning(scores: TestScores) -> str | None:
+    """Return what to say of scenes without a single pixel that has a value and a label: they are in no score."""
+    empty = [s.id for s in scores.scenes if not s.confusion.any()]
+    if not empty:
+        return None
+    named = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
+    return (
+        f"Test set {scores.test_set!r}: {len(empty)} of {len(scores.scenes)} scenes ({named}) have no pixel with both "
+        "a value and a label, and are in no score. Look at their labels (`sartransfer catalog check`)."
+    )
+
+
 def evaluate_checkpoint(
     checkpoint: Checkpoint | Sequence[Checkpoint],
     catalog: Catalog,

@@ -5,7 +5,7 @@ trainings in all folds, scene by scene, so that every group is there once (Stone
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,6 +116,8 @@ def compare_folds(
     plans = plan_folds(cut, out)
     write_json(_groups_path(out), cut.groups)
     write_text(out / "recipe.yaml", recipe.to_yaml())
+    if watcher:
+        watcher.warn(tuple(dict.fromkeys(text for plan in plans for text in plan.warnings)))
     for number, plan in enumerate(plans):
         _share_stages(plan, out)
         carry_out(plan, device=device, jobs=jobs, watcher=watcher and _Counted(watcher, number, len(plans)))
@@ -230,6 +232,9 @@ class _Counted:
     watcher: Watcher
     number: int
     folds: int
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        self.watcher.warn(warnings)
 
     def run(self, number: int, of: int, name: str, state: str) -> None:
         self.watcher.run(number + self.number * of, of * self.folds, name, state)

@@ -12,7 +12,7 @@ from sartransfer import __version__
 from sartransfer.baselines import rule_rows, rules_json, score_rules
 from sartransfer.catalog import VALIDATION
 from sartransfer.certainty import RunKey, calibration_json, ensembles_json
-from sartransfer.evaluate import TestScores, read_scores
+from sartransfer.evaluate import TestScores, read_scores, uncounted_warning
 from sartransfer.panels import write_panels
 from sartransfer.plan import Plan, PlannedRun
 from sartransfer.predict import choose_precision
@@ -153,7 +153,7 @@ def write_results(plan: Plan, left: Found, device: str = "cpu") -> Comparison:
         "environment": _environment(plan) or environment(device, precision),
         "data": _data_json(plan),
         "looks": left.looks,
-        "warnings": [group_words(w, groups) for w in (*_warnings(plan, runs), *left.warnings)],
+        "warnings": [group_words(w, groups) for w in (*_warnings(plan, runs, scored), *left.warnings)],
         **left.facts,
     }
     write_text(plan.out / "results.csv", rows_csv([*rows, *rule_rows(ruled, plan.test_sets)]))
@@ -274,7 +274,7 @@ def count_looks(looks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(seen.values())
 
 
-def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
+def _warnings(plan: Plan, runs: list[dict[str, Any]], scored: Sequence[ScoredRun]) -> list[str]:
     found = list(plan.warnings)
     for state in ("failed", "missing"):
         count = sum(r["status"] == state for r in runs)
@@ -284,6 +284,8 @@ def _warnings(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
             )
     if slow := waiting_warning((run.folder.path for run in plan.runs), plan.recipe.data.cache):
         found.append(slow)
+    for tests in (run.tests for run in scored[:1]):  # which pixels count is the same for all runs
+        found += [text for scores in tests.values() if (text := uncounted_warning(scores))]
     for test_set in plan.test_sets:
         if test_set.relation == RULE_LABELS:
             found.append(

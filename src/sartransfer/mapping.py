@@ -21,7 +21,7 @@ from sartransfer.cloud import Layer, cache_within
 from sartransfer.contract import InputContract
 from sartransfer.data.check import belied_units
 from sartransfer.data.ground import pixel_warning
-from sartransfer.engines.kinds import AUTO, EAGER, ENGINES
+from sartransfer.engines.kinds import AUTO, EAGER, ENGINES, package_versions
 from sartransfer.errors import InputError
 from sartransfer.geotiff import check_outputs, write_classes_tag
 from sartransfer.heap import give_back_memory
@@ -401,6 +401,7 @@ def map_task(
         "plans": [member.plan.to_json() for member in members],
         "views": [member.views for member in members],
         "engines": [member.engine.engine for member in members],
+        "packages": package_versions(member.engine.engine for member in members),
         "device": device,
         "classes": list(members[0].checkpoint.classes),
         **({"reader": reader} if reader else {}),

@@ -117,6 +117,8 @@ class Watcher:
         )  # fmt: skip
         self.bar = self.progress.add_task("", total=1, note="")
         self.told: set[str] = set()
+        self.warned: tuple[str, ...] = ()
+        """Warnings that were shown before the first run: they need not be shown again."""
 
     def __enter__(self) -> "Watcher":
         self.progress.start()
@@ -124,6 +126,11 @@ class Watcher:
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """Print what is odd, before hours of training and not after them."""
+        self.warned = tuple(warnings)
+        show_warnings(warnings)
 
     def run(self, number: int, of: int, name: str, state: str) -> None:
         """Print a finished run, or begin the bar of a new one."""

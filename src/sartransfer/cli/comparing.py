@@ -50,7 +50,7 @@ def demo(
 
     with Watcher() as watcher:
         result = run_demo(folder, seed=seed, device=device, watcher=watcher)
-    show_verdict(result.comparison)
+    show_verdict(result.comparison, watcher.warned)
     out.print(
         "The images are simulated: optical and multilook SAR pictures of the same kind of landscape.",
         soft_wrap=True,
@@ -88,8 +88,8 @@ def compare(
     from sartransfer.plan import plan_comparison
 
     plan = plan_comparison(read, folder)
-    show_warnings(plan.warnings)  # before hours of training, not after them
     if dry_run:
+        show_warnings(plan.warnings)
         show_estimate(plan, device)
         return
     with Watcher() as watcher, ExitStack() as stack:
@@ -98,8 +98,9 @@ def compare(
             if cluster
             else None
         )
+        watcher.warn(plan.warnings)
         result = carry_out(plan, device=device, jobs=jobs, cluster=opened, watcher=watcher)
-    _show(result, plan.warnings)
+    _show(result, watcher.warned)
 
 
 def train(
@@ -167,10 +168,10 @@ def _compare_folds(recipe: "Recipe", folder: Path, words: str, dry_run: bool, de
         return
     with Watcher() as watcher:
         result = compare_folds(cut, folder, device=device, jobs=jobs, watcher=watcher)
-    _show(result)
+    _show(result, watcher.warned)
 
 
-def _show(result: "Comparison", told: Collection[str] = ()) -> None:
+def _show(result: "Comparison", told: Collection[str]) -> None:
     """Show the verdict, without the warnings that were `told`, write figures and report, end with what went wrong."""
     from sartransfer.report import write_figures, write_report
 

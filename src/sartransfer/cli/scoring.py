@@ -23,7 +23,7 @@ from sartransfer.cli.options import (
     splits_to_score,
 )
 from sartransfer.errors import OutputError, SartransferError
-from sartransfer.terminal import err, out, score_table, show_path
+from sartransfer.terminal import err, out, score_table, show_path, show_warnings
 
 if TYPE_CHECKING:
     from sartransfer.catalog import Catalog
@@ -49,7 +49,7 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Score a checkpoint, or several together, on the scenes of a recipe, a catalog or a dataset."""
-    from sartransfer.evaluate import check_together, evaluate_checkpoint, scores_json
+    from sartransfer.evaluate import check_together, evaluate_checkpoint, scores_json, uncounted_warning
     from sartransfer.mapping import checkpoint_tag
     from sartransfer.models.checkpoint import read_checkpoint
     from sartransfer.predict import choose_device
@@ -71,8 +71,7 @@ def evaluate(
     names = splits_to_score(found, test_set)
     with err.status("looking whether the test scenes were trained on ..."):
         known = standings(dict(zip(paths, networks, strict=True)), asked, found, names, source=catalog)
-    for text in _shown_oddly(found, names):
-        err.print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    show_warnings(_shown_oddly(found, names))
     collected = {}
     for name in names:
         scores = evaluate_checkpoint(networks, found, name, device=device, views=views, strata=strata)
@@ -85,6 +84,8 @@ def evaluate(
             "relation_why": known[name].why,
         }
         _warn(name, known[name])
+        if text := uncounted_warning(scores):
+            show_warnings([text])
         for path, network in zip(paths, networks, strict=True):
             _log(path, network.metadata.get("identity"), found, name)
     if json_out:
@@ -188,11 +189,7 @@ def _warn(name: str, found: "Standing") -> None:
     """Say of a test set's scores what they are not."""
     if found.relation in LEFT_OUT and found.relation != "other data":
         words = f"{name}: {LEFT_OUT[found.relation]}" + (f" ({found.why})" if found.why else "")
-        err.print(
-            f"[yellow]warning:[/] {escape(words)}. Its scores say nothing certain of new scenes.",
-            highlight=False,
-            soft_wrap=True,
-        )
+        show_warnings([f"{words}. Its scores say nothing certain of new scenes."])
 
 
 def _log(path: Path, identity: object, catalog: "Catalog", split: str) -> None:

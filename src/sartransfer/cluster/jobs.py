@@ -127,7 +127,8 @@ def slurm_job(job: JobSettings) -> str:
         "",
         _long(
             [
-                f"srun --ntasks={job.workers} {python} -m distributed.cli.dask_worker",
+                # Since SLURM 22.05 srun does not take cpus-per-task from sbatch: workers would share one core.
+                f"srun --ntasks={job.workers} --cpus-per-task={job.cores} {python} -m distributed.cli.dask_worker",
                 *both,
                 "--nthreads 1 --memory-limit 0 --death-timeout 300",
                 '--local-directory "${TMPDIR:-/tmp}"',

@@ -1,7 +1,8 @@
 """Which engines there are: one visible dict, what each needs, and how near to the network it must stay."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Protocol, runtime_checkable
 
@@ -113,6 +114,19 @@ def find_engine(name: str, device: str = "cpu") -> Engine:
 def may_become(name: str) -> list[Engine]:
     """Return the engines that a name of `NAMES` may come to; none for ``eager``."""
     return [e for n, e in ENGINES.items() if n == name or (name == AUTO and e.exact)]
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of what engines of these names need beside torch: another version may round otherwise."""
+    needed = {package for name in names if name in ENGINES for package in ENGINES[name].packages}
+    return {package: _version(package) for package in sorted(needed)}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # importable, and not installed by its own name (onnxruntime-gpu)
+        return "unknown"
 
 
 def candidates(device: str = "cpu") -> list[str]:
