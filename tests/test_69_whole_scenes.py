@@ -167,13 +167,13 @@ def test_windows_of_views_are_where_the_pixels_go(view):
 
 
 class Everything(nn.Module):
-    """A network that sees its whole image: each pixel, and the mean of all."""
+    """A network that sees its whole image: each pixel, and the largest of all, which nobody measures."""
 
     task, in_channels, num_classes, stride = "segment", 2, 3, 4
 
     def forward(self, x):
-        mean = x.mean(dim=(2, 3), keepdim=True)
-        return torch.cat([x, x[:, :1] * 0.5 + mean[:, 1:]], dim=1)
+        most = x.amax(dim=(2, 3), keepdim=True)
+        return torch.cat([x, x[:, :1] * 0.5 + most[:, 1:]], dim=1)
 
 
 class Pixels(Everything):

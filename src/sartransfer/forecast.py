@@ -12,7 +12,7 @@ from sartransfer.members import count_windows, plan_members
 from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.predict import predict_logits
 from sartransfer.streaming import writing_bytes
-from sartransfer.windows import EXACT, OVERLAP, SPLIT, ScenePlan, cut, grow, rounded
+from sartransfer.windows import EXACT, MEASURED, OVERLAP, SPLIT, ScenePlan, cut, grow, rounded
 
 SIDE = 256  # of the image that is timed, in pixels
 
@@ -89,10 +89,14 @@ def _pixels_seen(plan: ScenePlan, height: int, width: int) -> int:
     """Return how many pixels go through the network, halos included."""
     if plan.method == OVERLAP:
         return 4 * height * width
-    if plan.method not in (EXACT, SPLIT):
+    if plan.method not in (EXACT, SPLIT, MEASURED):
         return height * width
-    seen = (grow(kept, plan.halo, plan.stride, height, width) for kept in cut(height, width, plan.core))
-    return sum(window.height * window.width for window in seen)
+
+    def with_halo(halo: int) -> int:
+        seen = (grow(kept, halo, plan.stride, height, width) for kept in cut(height, width, plan.core))
+        return sum(window.height * window.width for window in seen)
+
+    return with_halo(plan.halo) + plan.passes * with_halo(plan.look)
 
 
 def in_bytes(number: float) -> str:

@@ -19,7 +19,7 @@ from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.models.split_stage import FLOAT
 from sartransfer.predict import open_engine, plan_scene, predict_classes, predict_windows
 from sartransfer.scene import Scene, Window
-from sartransfer.windows import EXACT, ONE_PASS, OVERLAP, SPLIT, ScenePlan
+from sartransfer.windows import EXACT, MEASURED, ONE_PASS, OVERLAP, SPLIT, ScenePlan
 
 FURTHER = 0.6  # of what an engine holds with its first network; measured .2 to .6
 T = TypeVar("T")
@@ -120,7 +120,7 @@ def plan_members(
 def _one_cut(plans: list[ScenePlan]) -> list[ScenePlan]:
     core = min(plan.core for plan in plans)
     for plan in plans:
-        fits = plan.core == core or (plan.method in (EXACT, SPLIT) and core % plan.stride == 0)
+        fits = plan.core == core or (plan.method in (EXACT, SPLIT, MEASURED) and core % plan.stride == 0)
         if not fits or (plan.method == ONE_PASS) != (plans[0].method == ONE_PASS):
             words = "; ".join(plan.describe() for plan in plans)
             raise InputError(f"these networks cannot go through a scene by the same windows ({words}).")

@@ -22,12 +22,27 @@ from sartransfer.errors import InputError, one_of
 from sartransfer.geotiff import GeoTiffSource
 from sartransfer.gpu import fetch, float32_kept, gpu_bytes, layout, on_gpu, send
 from sartransfer.models.checkpoint import Checkpoint
+from sartransfer.models.placed import placed_logits
 from sartransfer.models.segmenter import Segmenter
 from sartransfer.models.split_stage import EagerHalves
 from sartransfer.scene import ArraySource, Reading, Scene, Window
-from sartransfer.scene_plan import OVERHEAD, Limits, features_fit, one_pass_pixels, plan_passes
-from sartransfer.windowed import Answer, exact_windows, labels, overlapped_windows, split_windows
-from sartransfer.windows import ONE_PASS, OVERLAP, SPLIT, ScenePlan, View, cut, grow, rounded
+from sartransfer.scene_plan import (
+    OVERHEAD,
+    Limits,
+    features_fit,
+    measured_reach,
+    one_pass_pixels,
+    plan_passes,
+)
+from sartransfer.windowed import (
+    Answer,
+    exact_windows,
+    labels,
+    measured_image,
+    overlapped_windows,
+    split_windows,
+)
+from sartransfer.windows import MEASURED, ONE_PASS, OVERLAP, SPLIT, ScenePlan, View, cut, grow, rounded
 
 ONE_PASS_PIXELS = 2048 * 2048  # up to this many pixels a scene goes through in one pass
 HALO = 256  # half of an overlapped window, for networks of which no window is exact
@@ -178,8 +193,9 @@ def plan_scene(
     """Work out how a scene of this size goes through a network, and the memory that takes.
 
     A scene up to `ONE_PASS_PIXELS` goes in one pass. A larger one goes by windows that are exact where the network's
-    reach has a bound, by the split stage where its head can be run over the whole scene, and else by overlapped
-    windows, which is not exact.
+    reach has a bound, by the split stage where its head can be run over the whole scene, after measuring what it asks
+    of the whole image where that can be done (in ``eager`` and ``auto``, which is ``eager`` then), and else by
+    overlapped windows, which is not exact.
 
     Args:
         model: in evaluation mode; its weights are not looked at.
@@ -195,19 +211,27 @@ def plan_scene(
         InputError: less memory than the smallest window needs.
     """
     checked_views(views)
-    if engine == AUTO and height * width <= ONE_PASS_PIXELS:
-        engine = EAGER  # as `open_engine` does
+    engine = _settled(engine, model, height, width)
     asked = may_become(engine)
     fixed = max((e.bytes for e in asked), default=0)
     overhead = max((e.overhead for e in asked), default=OVERHEAD)
     core = CORE if engine == EAGER else ENGINE_CORES * CORE
     keeps = any(e.keeps for e in asked)
     sizes = ONE_PASS_PIXELS, core, HALO, FEATURES_IN_MEMORY, BAND_BYTES
-    limits = Limits(*sizes, memory, fixed, overhead, keeps=keeps)
+    limits = Limits(*sizes, memory, fixed, overhead, keeps=keeps, measures=engine == EAGER)
     if on_gpu(device):
         held = GPU_AHEAD + GPU_LAG + 2  # and the window that is begun, and the one that is given out
         limits = replace(limits, core=GPU_CORE, gpu=gpu_bytes(device), held=held)
     return plan_passes(model, height, width, views, limits)
+
+
+def _settled(engine: str, model: nn.Module, height: int, width: int) -> str:
+    """Return the engine, ``eager`` for an ``auto`` that can be nothing else: a small scene, or a network to measure."""
+    if engine != AUTO:
+        return engine
+    if height * width <= ONE_PASS_PIXELS or measured_reach(model) is not None:
+        return EAGER
+    return engine
 
 
 def plan_flow(scene: Scene, device: str) -> Flow:
@@ -250,14 +274,13 @@ def open_engine(engine: str, checkpoint: Checkpoint, model: nn.Module, scene: Sc
     Args:
         engine: ``eager``; an engine of `engines.kinds.ENGINES`; or ``auto``: the fastest installed one that agrees
             with the network on windows of this scene. Up to `ONE_PASS_PIXELS` that is ``eager``: to load an engine
-            would take longer than the scene.
+            would take longer than the scene; and for networks that are measured (`plan_scene`).
         checkpoint, model, scene, device: as `predict_windows` takes them.
 
     Raises:
         InputError: an engine that is not known, not installed, or does not give what the network gives.
     """
-    if engine == AUTO and scene.height * scene.width <= ONE_PASS_PIXELS:
-        engine = EAGER
+    engine = _settled(engine, model, scene.height, scene.width)
     if engine not in (AUTO, *ENGINES):  # eager, or a mistake
         return choose_engine(engine, model, device, ())
 
@@ -377,7 +400,15 @@ def _windows(
         whole = partial(ask, views=number)
         yield from overlapped_windows(read, whole, size, plan, done, flow, bands=bands, classes=classes)
     elif plan.method != ONE_PASS:
-        yield from exact_windows(read, ask, size, plan, each, done, flow, bands=bands, classes=classes)
+        wholes = {}
+        for number, view in enumerate(each if plan.method == MEASURED else ()):
+            file = scratch and scratch / f"measured{number}"
+            wholes[view] = measured_image(read, model, size, plan, view, file, flow, bands)
+
+        def ask_placed(image: Tensor, view: View, place: Window) -> Tensor:
+            return placed_logits(model, image, wholes[view], place) if wholes else ask(image)
+
+        yield from exact_windows(read, ask_placed, size, plan, each, done, flow, bands=bands, classes=classes)
     elif scene.window not in done:
         image, valid = read(scene.window)
         logits = ask(send(torch.from_numpy(image), device), number)

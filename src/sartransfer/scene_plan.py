@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from sartransfer.errors import InputError
 from sartransfer.models.aspp import OUTPUT_STRIDE, AsppHead
-from sartransfer.models.receptive import find_reach, peak_bytes
+from sartransfer.models.receptive import Reach, find_reach, peak_bytes
 from sartransfer.models.segmenter import Segmenter
 from sartransfer.models.split_stage import FLOAT, band_bytes, can_split, encode
-from sartransfer.windows import EXACT, ONE_PASS, OVERLAP, SPLIT, ScenePlan, rounded
+from sartransfer.windows import EXACT, MEASURED, ONE_PASS, OVERLAP, SPLIT, ScenePlan, rounded
 
 OVERHEAD = 1.3  # what kernels take for themselves, measured against the tensors they work on
 SLACK = (
@@ -23,6 +23,7 @@ GPU_BAND = 2 * 2**30  # bytes for a band of the head there: of 25,000 px of widt
 READING_BYTES = (
     256 * 2**20
 )  # of threads that read strips for a GPU: 8 of them, 512 rows of 3000 px, 20 bytes a pixel
+MOST_PASSES = 4  # looks at all windows before they are asked; overlapped windows see each pixel four times
 PIXEL_BYTES = 1024.0  # of a pixel in a network whose tensors cannot be counted beforehand
 
 
@@ -52,6 +53,8 @@ class Limits:
     """Whether the engine keeps what lies between layers from call to call."""
     held: int = 0
     """Windows that are in memory at once for it: read ahead, begun, or given out."""
+    measures: bool = True
+    """Whether the network is asked as it is, so that what it asks of the whole image can be measured."""
 
 
 def features_fit(features: int, gpu: int | None) -> bool:
@@ -66,6 +69,20 @@ def one_pass_pixels(model: object, limit: int) -> int:
     places that no training has seen.
     """
     return min(limit, int(getattr(model, "one_pass_pixels", limit)))
+
+
+def measured_reach(model: nn.Module) -> Reach | None:
+    """Return how far a network sees that asks something of the whole image which windows can measure; else None.
+
+    None as well for one that needs nothing of the kind, runs by the split stage, or asks too often.
+    """
+    if can_split(model):
+        return None
+    stride, channels = int(getattr(model, "stride", 1)), int(getattr(model, "in_channels", 1))
+    if find_reach(model, channels, multiple=stride).halo is not None:
+        return None
+    reach = find_reach(model, channels, multiple=stride, measuring=True)
+    return reach if reach.halo is not None and reach.passes <= MOST_PASSES else None
 
 
 def plan_passes(model: nn.Module, height: int, width: int, views: int, limits: Limits) -> ScenePlan:
@@ -106,6 +123,12 @@ def _plan(model: nn.Module, height: int, width: int, views: int, limits: Limits)
     if can_split(model):
         return _plan_split(cast(Segmenter, model), height, width, views, limits)
     reach = find_reach(model, channels, multiple=stride)
+    known = measured_reach(model) if limits.measures else None
+    if known is not None:
+        plan = _plan_windows(model, height, width, views, limits, known, MEASURED)
+        # Narrower windows are nearly all halo: overlapped ones are told as what they are, and end sooner.
+        if _fits(plan, limits) and 2 * plan.core >= plan.halo:
+            return plan
     if reach.halo is None:
         half = rounded(max(limits.overlap, 1), reach.stride)
         plan = ScenePlan(OVERLAP, reach.stride, half, half)
@@ -114,14 +137,21 @@ def _plan(model: nn.Module, height: int, width: int, views: int, limits: Limits)
             3 * FLOAT * half * width * int(getattr(model, "num_classes", 8))
         )  # two strips and what leaves one
         return _within(replace(plan, memory=taken), limits)
-    core = rounded(limits.core, reach.stride)
+    return _within(_plan_windows(model, height, width, views, limits, reach, EXACT), limits)
+
+
+def _plan_windows(
+    model: nn.Module, height: int, width: int, views: int, limits: Limits, reach: Reach, method: str
+) -> ScenePlan:
+    """Return exact windows that fit, or the smallest that there are; of a network with a bound to its reach."""
+    channels, halo = int(getattr(model, "in_channels", 1)), reach.halo or 0
+    core, most = rounded(limits.core, reach.stride), max(halo, reach.look)
     while True:
-        side = min(height, core + 2 * reach.halo), min(width, core + 2 * reach.halo)
-        plan = ScenePlan(EXACT, reach.stride, core, reach.halo)
+        side = min(height, core + 2 * most), min(width, core + 2 * most)
+        plan = ScenePlan(method, reach.stride, core, halo, passes=reach.passes, look=reach.look)
         plan = replace(plan, memory=_pass_bytes(model, channels, *side, views, limits))
-        fits = (memory is None or plan.memory <= memory) and _gpu_fits(model, channels, *side, limits)
-        if fits or core == reach.stride:
-            return _within(plan, limits)
+        if (_fits(plan, limits) and _gpu_fits(model, channels, *side, limits)) or core == reach.stride:
+            return plan
         core = _smaller(core, reach.stride)
 
 

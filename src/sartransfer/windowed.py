@@ -16,13 +16,15 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from sartransfer.ahead import SERIAL, Flow, Read, Seen, lagging, read_ahead
 from sartransfer.gpu import empty, fetch, mark, send
 from sartransfer.heap import give_back_memory
 from sartransfer.journal import Journal
 from sartransfer.models.aspp import OUTPUT_STRIDE
+from sartransfer.models.placed import WholeImage, measure
 from sartransfer.models.split_stage import FLOAT, Answers, Features, Halves, enlarge, enlarge_classes
 from sartransfer.scene import Window
 from sartransfer.wholefile import replacing
@@ -42,6 +44,8 @@ from sartransfer.windows import (
 
 Ask = Callable[[Tensor], Tensor]
 """Image (C, h, w) -> logits (K, h, w), both on the flow's device."""
+AskPlaced = Callable[[Tensor, View, Window], Tensor]
+"""As `Ask`, of a view of the scene and the window's place in it."""
 Size = tuple[int, int]
 Answer = tuple[Window, Tensor, NDArray[np.bool_]]
 """Window, its logits (K, h, w) or classes (h, w) uint8 on the CPU, and its valid pixels (h, w)."""
@@ -50,7 +54,7 @@ Room = Callable[[Window], Tensor]
 
 def exact_windows(
     read: Read,
-    ask: Ask,
+    ask: AskPlaced,
     size: Size,
     plan: ScenePlan,
     views: tuple[View, ...],
@@ -68,25 +72,29 @@ def exact_windows(
         classes: yield classes (h, w) uint8 in place of logits.
     """
 
-    def seen(kept: Window) -> dict[View, Window]:
+    def seen(kept: Window) -> dict[View, tuple[Window, Window]]:
+        """Return what is looked at of each view: its place in the view, and in the scene."""
         found = {}
         for view in views:
             place = grow(viewed(kept, *size, view), plan.halo, plan.stride, *viewed_size(*size, view))
-            found[view] = unviewed(place, *size, view)
+            found[view] = place, unviewed(place, *size, view)
         return found
 
     jobs = (
-        (kept, hull(list(seen(kept).values()))) for kept in cut(*size, plan.core) if kept not in done
+        (kept, hull([window for _, window in seen(kept).values()]))
+        for kept in cut(*size, plan.core)
+        if kept not in done
     )  # which are done is asked when a window's turn to be read comes
 
     def begin(kept: Window, get: Callable[[], Seen]) -> Callable[[], Answer]:
         places = seen(kept)
-        whole = hull(list(places.values()))
+        whole = hull([window for _, window in places.values()])
         data, valid = get()
         image = send(data, flow.device)
         found = []
-        for view, window in places.items():
-            logits = turned_back(ask(turned(image[(slice(None), *inside(window, whole))], view)), view)
+        for view, (place, window) in places.items():
+            part = turned(image[(slice(None), *inside(window, whole))], view)
+            logits = turned_back(ask(part, view, place), view)
             found.append(logits[(slice(None), *inside(kept, window))])
         del data, image, logits
         if not flow.ahead:
@@ -98,6 +106,51 @@ def exact_windows(
 
     with closing(read_ahead(read, jobs, flow, _room(bands, flow))) as readings:
         yield from lagging((begin(kept, get) for kept, get in readings), flow.lag)
+
+
+def measured_image(
+    read: Read,
+    model: nn.Module,
+    size: Size,
+    plan: ScenePlan,
+    view: View,
+    file: Path | None = None,
+    flow: Flow = SERIAL,
+    bands: int = 1,
+) -> WholeImage:
+    """Return what a network asks of one view of a whole scene, for `models.placed.placed_logits`.
+
+    Args:
+        read, size, plan, flow, bands: as `exact_windows` takes them.
+        model: in evaluation mode, on the flow's device.
+        file: where it is kept for a later call, and taken from if an earlier one has left it.
+    """
+    height, width = viewed_size(*size, view)
+    stride = int(getattr(model, "stride", 1))
+    whole = WholeImage(rounded(height, stride), rounded(width, stride))
+    if file is not None and file.exists():
+        known = load_file(file, device=flow.device)
+        whole.known = {int(number): sums for number, sums in known.items()}
+        return whole
+    for _ in range(plan.passes):
+        jobs = (
+            (kept, unviewed(grow(kept, plan.look, plan.stride, height, width), *size, view))
+            for kept in cut(height, width, plan.core)
+        )
+        with closing(read_ahead(read, jobs, flow, _room(bands, flow))) as readings:
+            for kept, get in readings:
+                image = turned(send(get()[0], flow.device), view)
+                measure(model, image, whole, grow(kept, plan.look, plan.stride, height, width), kept)
+                del image
+                if not flow.ahead:
+                    give_back_memory()
+        whole.end_pass()
+    if file is not None:
+        with replacing(file) as temporary:
+            save_file(
+                {str(number): sums.contiguous().cpu() for number, sums in whole.known.items()}, temporary
+            )
+    return whole
 
 
 def _room(bands: int, flow: Flow) -> Room:

@@ -6,8 +6,8 @@ from typing import Any
 
 from sartransfer.scene import Window
 
-ONE_PASS, EXACT, SPLIT, OVERLAP = "one pass", "windows", "split stage", "overlap"
-METHODS = (ONE_PASS, EXACT, SPLIT, OVERLAP)
+ONE_PASS, EXACT, SPLIT, MEASURED, OVERLAP = "one pass", "windows", "split stage", "measured", "overlap"
+METHODS = (ONE_PASS, EXACT, SPLIT, MEASURED, OVERLAP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class ScenePlan:
     """How a scene of one size goes through a network."""
 
     method: str
-    """``one pass``, ``windows`` (exact), ``split stage`` (exact) or ``overlap`` (not exact)."""
+    """``one pass``, ``windows`` (exact), ``split stage`` (exact), ``measured`` (windows, exact, after what the network
+    asks of the whole image was measured by windows) or ``overlap`` (not exact)."""
     stride: int
     """Windows begin at multiples of this."""
     core: int
@@ -32,6 +33,10 @@ class ScenePlan:
     """Whether the split stage's steps give back to each other what an engine would keep for the next scene."""
     memory: int = 0
     """Bytes that this takes at its peak, beyond what the process held before and the network's weights."""
+    passes: int = 0
+    """How often all windows are looked at before they are asked, for ``measured``."""
+    look: int = 0
+    """The halo of those looks."""
 
     @property
     def exact(self) -> bool:
@@ -50,6 +55,13 @@ class ScenePlan:
             return (
                 f"split stage: encoder by windows of {self.core} px with a halo of {self.halo} px, head over "
                 "the whole scene (exact)"
+            )
+        if self.method == MEASURED:
+            times = {0: "told their place", 1: "looked at once before", 2: "looked at twice before"}
+            return (
+                f"windows of {self.core} px with a halo of {self.halo} px, "
+                f"{times.get(self.passes, f'looked at {self.passes} times before')} for what the network asks of the "
+                "whole image (exact)"
             )
         return (
             f"overlapped windows of {2 * self.halo} px with smooth weights (not exact: the network sees farther "

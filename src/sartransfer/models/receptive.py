@@ -31,6 +31,10 @@ class Reach:
     """Pixels above (or left of) a block that starts at a multiple of `stride`; None: no bound was found."""
     after: int | None
     """Pixels below (or right of) a block that ends at a multiple of `stride`; None: no bound was found."""
+    passes: int = 0
+    """How often all windows must be looked at before, for what the network asks of the whole image."""
+    look: int = 0
+    """The halo of those looks: what is measured often needs less than the answer."""
 
     @property
     def halo(self) -> int | None:
@@ -41,7 +45,12 @@ class Reach:
 
 
 def find_reach(
-    model: nn.Module, in_channels: int, *, multiple: int = 1, call: Callable[..., Any] | None = None
+    model: nn.Module,
+    in_channels: int,
+    *,
+    multiple: int = 1,
+    call: Callable[..., Any] | None = None,
+    measuring: bool = False,
 ) -> Reach:
     """Work out how far a network in evaluation mode sees.
 
@@ -55,26 +64,40 @@ def find_reach(
         in_channels: of the input.
         multiple: the input's sides must be a multiple of this (`Network.stride`).
         call: ``call(model, x)`` in place of the whole network, e.g. its encoder alone.
+        measuring: take as known what `models.placed` can measure of the whole image (means over it or over parts of
+            it, the statistics of group norms), and its size, on which aligned corners depend. Every map must then be
+            a whole fraction of the image.
 
     Returns:
         `Reach`; its sides are None where the answer may depend on every pixel, or is no image.
     """
     side = multiple * max(4, -(-256 // multiple))
     try:
-        walk = _walk(model, call or _forward, [(1, in_channels, side, side)])
+        walk = _walk(model, call or _forward, [(1, in_channels, side, side)], measuring)
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError):
         return Reach(multiple, None, None)  # what cannot run without numbers looks at them
     stride = math.lcm(multiple, *(n.scale.numerator for n in walk.nodes if n.scale))
-    node = walk.answer
-    if node is None or node.scale is None:
+    if walk.answer is None or (measuring and (stride != multiple or not walk.fractions)):
         return Reach(stride, None, None)
-    # A block of answers, in cells of the answer, that begins and ends on the grid.
-    cells = int(Fraction(stride) / node.scale)
+    reaches = []
+    for node in (walk.answer, *walk.asked):  # what is measured must be right on the block, too
+        if (found := _reach(walk.nodes, node, stride)) is None:
+            return Reach(stride, None, None)
+        reaches.append(found)
+    look = max((found.halo or 0 for found in reaches[1:]), default=0)
+    return Reach(stride, reaches[0].before, reaches[0].after, walk.passes, look)
+
+
+def _reach(nodes: Sequence["_Node"], node: "_Node", stride: int) -> Reach | None:
+    """Return which input pixels a block of one map needs; None where there is no bound."""
+    if node.scale is None:
+        return None
+    cells = int(Fraction(stride) / node.scale)  # of a block that begins and ends on the grid
     first, last = 0, 0
     for axis in (0, 1):
-        found = _needed(walk.nodes, node, axis, (cells, 2 * cells))
+        found = _needed(nodes, node, axis, (cells, 2 * cells))
         if found is None:
-            return Reach(stride, None, None)
+            return None
         first, last = max(first, stride - found[0]), max(last, found[1] - 2 * stride)
     return Reach(stride, first, last)
 
@@ -113,10 +136,12 @@ class _Called(nn.Module):
         return self.call(self.model, *inputs)
 
 
-def _walk(model: nn.Module, call: Callable[..., Any], shapes: Sequence[tuple[int, ...]]) -> "_Walk":
+def _walk(
+    model: nn.Module, call: Callable[..., Any], shapes: Sequence[tuple[int, ...]], measuring: bool = False
+) -> "_Walk":
     called = _Called(model, call)
     held = {**dict(called.named_parameters()), **dict(called.named_buffers())}
-    walk = _Walk()
+    walk = _Walk(shapes[0][-1] if measuring else None)
     with (
         torch.inference_mode(False),
         torch.no_grad(),
@@ -163,8 +188,15 @@ def _node(tensor: Tensor) -> _Node | None:
 class _Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down every operation on the image, and how many bytes are alive."""
 
-    def __init__(self) -> None:
+    def __init__(self, side: int | None = None) -> None:
+        """`side`: of the image, where what is asked of all of it counts as known; else None."""
         super().__init__()  # type: ignore[no-untyped-call]
+        self.side = side
+        self.asked: list[_Node] = []
+        """Maps of which something is measured."""
+        self.passes = 0
+        self.fractions = True
+        """Whether every map is a whole fraction of the image."""
         self.nodes: list[_Node] = []
         self.answer: _Node | None = None
         self.alive: dict[int, int] = {}
@@ -200,19 +232,67 @@ class _Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in outputs:
             if not any(tensor is t for t in seen):
                 self.count(tensor)
+        name = func.overloadpacket.__name__
+        if self.side is not None and outputs:
+            given = self._known(name, seen, given, outputs, args)
         if given and outputs:
-            node = _joined(func.overloadpacket.__name__, given, outputs[0], args, kwargs)
+            node = _joined(name, given, outputs[0], args, kwargs, self.side is not None)
             for tensor in outputs:
                 self.mark(tensor, _Node(0, node.parents, node.scale))
+            if self.side is not None and node.scale and outputs[0].shape[-1] * node.scale != self.side:
+                self.fractions = False
         return result
+
+    def _known(
+        self,
+        name: str,
+        seen: Sequence[Tensor],
+        given: list[Tensor],
+        outputs: Sequence[Tensor],
+        args: tuple[Any, ...],
+    ) -> list[Tensor]:
+        """Return the maps that the output of an operation depends on, where what is measured counts as known."""
+        level = max((getattr(t, "_sartransfer_level", 0) for t in seen), default=0)
+        if given and measurable(name, args):
+            node = _node(given[0])
+            assert node is not None
+            self.asked.append(node)
+            level += 1
+            self.passes = max(self.passes, level)
+            given = given if name == "native_group_norm" else []
+        elif name == "upsample_bilinear2d" and not given:
+            # Of something known to an image's size: it needs no pixel, but what looks at it later has an edge.
+            cell = Fraction(self.side or 0, outputs[0].shape[-1])
+
+            def reads(axis: int, cells: Range) -> Range:
+                return math.floor(cells[0] * cell), math.ceil(cells[1] * cell)
+
+            self.mark(outputs[0], _Node(0, ((self.nodes[0], reads),), cell))
+        for tensor in outputs:
+            tensor._sartransfer_level = level  # type: ignore[attr-defined]
+        return given
+
+
+def measurable(name: str, args: tuple[Any, ...]) -> bool:
+    """Say whether an operation asks of a whole map (1, C, h, w) something that `models.placed` can measure."""
+    if not args or not isinstance(args[0], Tensor) or args[0].ndim != 4:
+        return False
+    if name == "mean":
+        return len(args) > 1 and {int(d) % 4 for d in args[1] or ()} == {2, 3}
+    return name in ("_adaptive_avg_pool2d", "native_group_norm")
 
 
 def _joined(
-    name: str, given: Sequence[Tensor], output: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    name: str,
+    given: Sequence[Tensor],
+    output: Tensor,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    measuring: bool,
 ) -> _Node:
     """Return the node of what an operation gives for maps that we know."""
     parents = [(t, node) for t in given if (node := _node(t)) is not None]
-    rule = _rule(name, output, args, kwargs)
+    rule = _rule(name, output, args, kwargs, measuring)
     if rule is None or any(n.scale is None or t.ndim != 4 for t, n in parents):
         return _Node(0, tuple((n, _all) for _, n in parents), None)
     scales = {n.scale for _, n in parents}
@@ -242,10 +322,14 @@ POINTWISE = frozenset(
 """Operations that read for a cell only that cell (of all channels)."""
 
 
-def _rule(name: str, output: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Rule | None:
+def _rule(
+    name: str, output: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any], measuring: bool
+) -> _Rule | None:
     """Return what an operation reads; None for one that may read everything."""
     if output.ndim != 4:
         return None
+    if measuring and name == "native_group_norm":
+        return _Rule(_same)  # with the whole image's statistics
     if name in POINTWISE:
         return None if name == "cat" and _argument(args, kwargs, 1, "dim", 0) not in (1, -3) else _Rule(_same)
     if name in ("native_batch_norm", "_native_batch_norm_legit"):
@@ -268,7 +352,7 @@ def _rule(name: str, output: Tensor, args: tuple[Any, ...], kwargs: Mapping[str,
         step = _pair(_argument(args, kwargs, 2, "stride", []) or size)
         return _sliding(size, step, _pair(_argument(args, kwargs, 3, "padding", 0)), (1, 1))
     if name in ("upsample_nearest2d", "_upsample_nearest_exact2d", "pixel_shuffle", "upsample_bilinear2d"):
-        return _enlarging(name, output, args)
+        return _enlarging(name, output, args, measuring)
     if name == "constant_pad_nd":
         left, top = args[1][0], args[1][2] if len(args[1]) > 2 else 0
         return _Rule(lambda axis, r: _moved(r, -(top, left)[axis])) if len(args[1]) <= 4 else None
@@ -318,13 +402,14 @@ def _sliding(
     return _Rule(reads, Fraction(step[0]))
 
 
-def _enlarging(name: str, output: Tensor, args: tuple[Any, ...]) -> _Rule | None:
+def _enlarging(name: str, output: Tensor, args: tuple[Any, ...], measuring: bool) -> _Rule | None:
     factors = {Fraction(o, i) for o, i in zip(output.shape[2:], args[0].shape[2:], strict=True)}
     if len(factors) != 1 or (factor := factors.pop()).denominator != 1:
         return None
     f = factor.numerator
-    if name == "upsample_bilinear2d" and args[2]:
-        return None  # aligned corners: the grid depends on the image's size
+    aligned = name == "upsample_bilinear2d" and args[2]
+    if aligned and not measuring:
+        return None  # the grid depends on the image's size
 
     def nearest(axis: int, cells: Range) -> Range:
         return cells[0] // f, (cells[1] - 1) // f + 1
@@ -333,6 +418,12 @@ def _enlarging(name: str, output: Tensor, args: tuple[Any, ...]) -> _Rule | None
         # Cell o lies at (o + 1/2) / f - 1/2 of the coarse grid, between two cells (on one, at most, if f is odd).
         return (2 * cells[0] + 1 - f) // (2 * f), -(-(2 * cells[1] - 1 - f) // (2 * f)) + 1
 
+    def corners(axis: int, cells: Range) -> Range:
+        # Cell o of f h cells lies at o (h - 1) / (f h - 1), which is o / f or less than a cell before it.
+        return (cells[0] - f + 1) // f, (cells[1] - 1) // f + 2
+
+    if aligned:
+        return _Rule(corners, Fraction(1, f))
     return _Rule(bilinear if name == "upsample_bilinear2d" else nearest, Fraction(1, f))
 
 
