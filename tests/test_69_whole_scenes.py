@@ -23,10 +23,10 @@ from sartransfer.mapping import predict_scene
 from sartransfer.models import build_model, write_checkpoint
 from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.models.split_stage import Features, can_split, decode_by_bands, encode, enlarge
-from sartransfer.predict import plan_memory, plan_scene, predict_windows
+from sartransfer.predict import plan_scene, predict_windows
 from sartransfer.radar.units import parse_unit
 from sartransfer.scene import ArraySource, Band, Scene, Window
-from sartransfer.windows import EXACT, ONE_PASS, OVERLAP, SPLIT, covering, cut, unviewed, viewed
+from sartransfer.windows import EXACT, MEASURED, ONE_PASS, OVERLAP, SPLIT, covering, cut, unviewed, viewed
 
 torch.set_num_threads(1)
 SOURCE = Path(predict.__file__).parent.parent
@@ -51,6 +51,10 @@ NETWORKS = {
     "aspp": lambda: network("resnet18-aspp", aspp_channels=16, rates=[1, 2, 5]),
     "aspp-global": lambda: network("resnet18-aspp", aspp_channels=16, rates=[2, 12], pooling="global"),
 }
+
+
+def pyramid():
+    return network("smp:PSPNet:resnet18", psp_out_channels=24)
 
 
 def scene_of(height, width, seed=0):
@@ -233,7 +237,6 @@ def test_less_memory_means_smaller_windows_and_too_little_is_refused(name):
     model = NETWORKS[name]()
     size = 6000, 5000
     plan = plan_scene(model, *size)
-    assert plan.memory == plan_memory(model, *size)
     less = plan_scene(model, *size, memory=plan.memory // 2)
     assert less.core < plan.core or less.features_in_memory < plan.features_in_memory
     assert less.memory <= plan.memory // 2
@@ -387,7 +390,7 @@ torch.set_num_threads(1)
 from sartransfer.contract import InputContract
 from sartransfer import mapping, predict
 from sartransfer.models import read_checkpoint
-from sartransfer.predict import plan_memory, predict_logits
+from sartransfer.predict import plan_scene, predict_logits
 from sartransfer.readers import open_scene
 import rasterio
 predict.ONE_PASS_PIXELS = 1
@@ -397,7 +400,7 @@ def now():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 limit = int(sys.argv[4])
-before, told = now(), plan_memory(checkpoint.model, scene.height, scene.width, memory=limit)
+before, told = now(), plan_scene(checkpoint.model, scene.height, scene.width, memory=limit).memory
 result = mapping.predict_scene(checkpoint, sys.argv[2], sys.argv[3], memory=limit)
 with open("/proc/self/status") as file:  # ru_maxrss would keep the peak of the process that started this one
     peak = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
@@ -408,11 +411,12 @@ print(json.dumps([told, peak - before, result.plan.method, result.plan.core]))
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize(
-    ("name", "limit"), [("unet-resnet18", 200), ("aspp", 150)], ids=["windows", "split stage"]
+    ("name", "limit", "method"),
+    [("unet-resnet18", 200, EXACT), ("aspp", 150, SPLIT), ("pspnet", 250, MEASURED)],
 )
-def test_peak_memory_is_what_was_told(tmp_path, name, limit):
+def test_peak_memory_is_what_was_told(tmp_path, name, limit, method):
     """One pass over this scene would take several times as much."""
-    model = NETWORKS[name]()
+    model = pyramid() if method == MEASURED else NETWORKS[name]()
     write_checkpoint(tmp_path / "best", model, {"classes": CLASSES, "contract": CONTRACT.to_json()})
     values = np.random.default_rng(3).normal(size=(2, 800, 1000)).astype(np.float32)
     write_geotiff(tmp_path / "scene.tif", values, descriptions=[b.name for b in BANDS])
@@ -423,8 +427,8 @@ def test_peak_memory_is_what_was_told(tmp_path, name, limit):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    told, taken, method, core = json.loads(run.stdout)
-    assert method == (SPLIT if name == "aspp" else EXACT)
+    told, taken, went, core = json.loads(run.stdout)
+    assert went == method
     assert core < 800
     assert taken <= told <= limit * 2**20
     assert taken > told / 6, (taken, told)

@@ -1,6 +1,5 @@
 """Array in, array out: a network's answer for one image, in one pass or by overlapping windows."""
 
-import math
 import os
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -39,10 +38,13 @@ from sartransfer.windowed import (
     exact_windows,
     labels,
     measured_image,
+    mixed,
     overlapped_windows,
     split_windows,
+    turned,
+    turned_back,
 )
-from sartransfer.windows import MEASURED, ONE_PASS, OVERLAP, SPLIT, ScenePlan, View, cut, grow, rounded
+from sartransfer.windows import MEASURED, ONE_PASS, OVERLAP, SPLIT, ScenePlan, View
 
 ONE_PASS_PIXELS = 2048 * 2048  # up to this many pixels a scene goes through in one pass
 HALO = 256  # half of an overlapped window, for networks of which no window is exact
@@ -130,8 +132,7 @@ def predict_logits(
         if views == 1:
             logits: Tensor = model(images)
             return logits.float() if stay else logits.float().cpu()
-        seen = torch.stack([_seen(model, images, *view, form) for view in VIEWS[views]])
-    logits = seen.logsumexp(0) - math.log(views)
+        logits = mixed([_seen(model, images, view, form) for view in VIEWS[views]], dim=1)
     return logits if stay else logits.cpu()
 
 
@@ -149,35 +150,10 @@ VIEWS: dict[int, tuple[View, ...]] = {
 """Number of views -> (turns by 90 degrees, mirrored) of each."""
 
 
-def _seen(
-    model: Callable[[Tensor], Tensor], images: Tensor, turns: int, mirror: bool, form: torch.memory_format
-) -> Tensor:
-    """Return the logarithms of the probabilities of one view of `images`, turned back."""
-    view = torch.rot90(images.flip(-1) if mirror else images, turns, (-2, -1))
-    shares: Tensor = model(view.contiguous(memory_format=form)).float().log_softmax(1)
-    if shares.ndim == 2:
-        return shares
-    back = torch.rot90(shares, -turns, (-2, -1))
-    return back.flip(-1) if mirror else back
-
-
-def plan_windows(
-    height: int, width: int, stride: int, halo: int | None = None, core: int | None = None
-) -> Iterator[tuple[Window, Window]]:
-    """Cut a scene into windows: pairs of (what is computed, what is kept of it), in scene coordinates.
-
-    Origins are multiples of `stride`, so that every window sees the same grid of features. A scene up to
-    `ONE_PASS_PIXELS` is one window; larger ones are kept by squares of `core` pixels (None: `CORE`) and computed with
-    `halo` pixels around them (None: `HALO`), both rounded up to the stride. Exact where the halo is the network's
-    (`find_reach`).
-    """
-    if height * width <= ONE_PASS_PIXELS:
-        whole = Window(0, 0, height, width)
-        yield whole, whole
-        return
-    core, halo = rounded(CORE if core is None else core, stride), HALO if halo is None else halo
-    for kept in cut(height, width, core):
-        yield grow(kept, rounded(halo, stride), stride, height, width), kept
+def _seen(model: Callable[[Tensor], Tensor], images: Tensor, view: View, form: torch.memory_format) -> Tensor:
+    """Return the logits of one view of `images`, turned back where they are images."""
+    logits = model(turned(images, view).contiguous(memory_format=form)).float()
+    return logits if logits.ndim == 2 else turned_back(logits, view)
 
 
 def plan_scene(
@@ -249,23 +225,6 @@ def reading_bytes(scene: Scene, plan: ScenePlan) -> int:
     sources = getattr(scene.source, "sources", (scene.source,))
     side = min(plan.core + 2 * plan.halo, max(scene.height, scene.width))
     return sum(s.window_bytes(side) for s in sources if isinstance(s, GeoTiffSource))
-
-
-def plan_memory(
-    model: nn.Module,
-    height: int,
-    width: int,
-    *,
-    views: int = 1,
-    memory: int | None = None,
-    engine: str = EAGER,
-    device: str = "cpu",
-) -> int:
-    """Return the bytes that `predict_windows` will take at its peak for a scene of this size.
-
-    Beyond what the process holds already (libraries, weights, a scene in memory); see `plan_scene`.
-    """
-    return plan_scene(model, height, width, views=views, memory=memory, engine=engine, device=device).memory
 
 
 def open_engine(engine: str, checkpoint: Checkpoint, model: nn.Module, scene: Scene, device: str) -> Choice:

@@ -167,22 +167,22 @@ def labels(logits: Tensor) -> Tensor:
 
 
 def turned(image: Tensor, view: View) -> Tensor:
-    """Return a view of an image (C, h, w)."""
+    """Return a view of an image (..., h, w)."""
     image = image.flip(-1) if view[1] else image
     return torch.rot90(image, view[0], (-2, -1)) if view[0] else image  # which copies to turn by nothing, too
 
 
 def turned_back(image: Tensor, view: View) -> Tensor:
-    """Return an image (C, h, w) from its view."""
+    """Return an image (..., h, w) from its view."""
     back = torch.rot90(image, -view[0], (-2, -1)) if view[0] else image
     return back.flip(-1) if view[1] else back
 
 
-def mixed(logits: list[Tensor]) -> Tensor:
-    """Return the logits of one view, or the logarithms of the mean probabilities of several."""
+def mixed(logits: list[Tensor], dim: int = 0) -> Tensor:
+    """Return the logits of one view, or the logarithms of the mean probabilities of several; classes are at `dim`."""
     if len(logits) == 1:
         return logits[0]
-    return torch.stack([found.log_softmax(0) for found in logits]).logsumexp(0) - math.log(len(logits))
+    return torch.stack([found.log_softmax(dim) for found in logits]).logsumexp(0) - math.log(len(logits))
 
 
 def split_windows(
