@@ -6,6 +6,7 @@ token). `rustac_server` starts rustac's server, which knows nothing of these tes
 """
 
 import contextlib
+import hashlib
 import json
 import re
 import shutil
@@ -188,23 +189,25 @@ class Files(Quiet):
         if not path.is_file():
             return self.answer(404, b"not there", "text/plain")
         data = path.read_bytes()
+        tag = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        if found is None:
+        if found is None or self.headers.get("If-Range", tag) != tag:
             if name in owner.cut and self.command == "GET":
                 owner.cut.discard(name)
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(data)))
+                self.send_header("ETag", tag)
                 self.end_headers()
                 self.wfile.write(data[: len(data) // 2])
                 self.close_connection = True
                 return None
-            return self.answer(200, data, "image/tiff", Accept_Ranges="bytes")
+            return self.answer(200, data, "image/tiff", Accept_Ranges="bytes", ETag=tag)
         first = int(found[1])
         last = min(int(found[2] or len(data) - 1), len(data) - 1)
         if first > last:
             return self.answer(416, b"", "image/tiff", Content_Range=f"bytes */{len(data)}")
         return self.answer(
-            206, data[first : last + 1], "image/tiff", Accept_Ranges="bytes",
+            206, data[first : last + 1], "image/tiff", Accept_Ranges="bytes", ETag=tag,
             Content_Range=f"bytes {first}-{last}/{len(data)}",
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from sartransfer import errors
-from sartransfer.errors import SartransferError, nearest, one_of
+from sartransfer.errors import OutputError, SartransferError, nearest, one_of, refuse_existing
 
 TREE = {
     "SartransferError": "Exception",
@@ -52,3 +52,16 @@ def test_one_of_names_value_allowed_and_nearest():
         "unit='sigma' is not known. Must be one of: sigma0, optical. Did you mean 'sigma0'?"
     )
     assert one_of("seed", 7, (0, 1)) == "seed=7 is not known. Must be one of: 0, 1."
+
+
+def test_what_may_be_written_is_said_in_one_place(tmp_path):
+    """New files pass, those that are there only where they may be replaced, none without a folder."""
+    new, there, lost = tmp_path / "new.txt", tmp_path / "there.txt", tmp_path / "no" / "new.txt"
+    there.write_text("mine")
+    for overwrite in (False, True):
+        refuse_existing(new, overwrite)
+        with pytest.raises(OutputError, match=r"there is no folder .*no\. Make it first"):
+            refuse_existing(lost, overwrite)
+    refuse_existing(there, True)
+    with pytest.raises(OutputError, match=r"exists already\. Choose another name, or overwrite it"):
+        refuse_existing(there, False)

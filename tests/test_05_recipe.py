@@ -1,6 +1,9 @@
 """Recipes: every mistake is named with its place and the nearest valid word; what is read is written back equal."""
 
+import ast
 import copy
+import inspect
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -376,6 +379,29 @@ def test_the_schema_takes_written_recipes_and_short_forms():
     values["data"]["bands"] = ["before", {"name": "change", "difference": ["after", "before"]}]
     assert faults(values, schema, schema["$defs"]) == []
     assert faults(parse_recipe(values).to_json(), schema, schema["$defs"]) == []
+
+
+def test_the_schema_says_of_each_field_what_its_docstring_says():
+    """Against the docstrings as they stand in the files, read without pydantic."""
+    parts, told = recipe_schema()["$defs"], 0
+    for path in sorted((Path(sartransfer.__file__).parent / "recipe").glob("*.py")):
+        for kind in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(kind, ast.ClassDef):
+                continue
+            names = ("SegmentRecipe", "ClassifyRecipe") if kind.name == "Recipe" else (kind.name,)
+            for field, after in itertools.pairwise(kind.body):
+                text = after.value.value if isinstance(after, ast.Expr) else None
+                if not isinstance(field, ast.AnnAssign) or not isinstance(text, str):
+                    continue
+                for part in (parts[name] for name in names if name in parts):
+                    name = field.target.id.rstrip("_")  # from_ and class_ are words of Python
+                    assert part["properties"][name]["description"] == inspect.cleandoc(text), (
+                        kind.name,
+                        name,
+                    )
+                    told += 1
+    assert told > 100
+    assert "how many" in parts["SegmentRecipe"]["properties"]["seeds"]["description"]  # beside its short form
 
 
 def test_shipped_recipes_name_no_machine():

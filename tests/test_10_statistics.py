@@ -236,6 +236,19 @@ def test_infinite_scores_are_refused():
         compare_paired([np.inf, 1], [0, 0], np.zeros((2, 2)), np.zeros((2, 2)), events_unseen=True)
 
 
+@pytest.mark.parametrize("value", [0.1, 0.7 - 0.6, 1 / 3, -0.011])
+@pytest.mark.parametrize("n", [6, 7])
+def test_a_spread_of_rounding_is_none(value, n):
+    """The standard deviation of six tenths is 1e-17, not 0."""
+    d = np.full(n, value)
+    assert cohen_dz(d) == np.copysign(np.inf, value)
+    assert t_test_p(d) == 0
+    d[0] += 1e-9
+    assert 1e6 < abs(cohen_dz(d)) < 1e10
+    assert np.isnan(cohen_dz(np.zeros(n)))
+    assert t_test_p(np.zeros(n)) == 1
+
+
 # --- power -----------------------------------------------------------------------------------------
 
 

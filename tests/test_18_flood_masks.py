@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from sartransfer.errors import InputError, OutputError, UnitError
 from sartransfer.geotiff import open_geotiff, write_geotiff
+from sartransfer.prepare import flood as flood_module
 from sartransfer.prepare.flood import prepare_flood
 from sartransfer.prepare.flood_pair import open_flood_pair
 from sartransfer.prepare.tiles import pair_catalog
@@ -42,12 +43,19 @@ from sartransfer.radar.flood_baselines import (
     fit_stretched_rule,
 )
 from sartransfer.radar.fuzzy import (
+    CAPS_DB,
+    DB_EDGES,
     FuzzySettings,
     WaterLimits,
+    combine_water,
+    count_below,
+    count_heights,
     fuzzy_water,
     hand_limits,
-    map_fuzzy_water,
+    low_tiles,
+    median_below,
     slope_degrees,
+    water_threshold,
     water_to_flood,
     z_membership,
 )
@@ -542,7 +550,7 @@ def test_the_height_limits_are_hydrosars():
     hand = np.concatenate([np.zeros(500), rng.gamma(2, 6, 5000)])
     kept = hand[hand > 0]
     kept = kept[kept <= np.quantile(kept, 0.9)]
-    low, high = hand_limits(histogram(hand[hand > 0], bin_edges(0, 1000, 0.1)), FuzzySettings())
+    low, high = hand_limits(count_heights(hand), FuzzySettings())
     assert low == pytest.approx(np.median(kept), abs=0.1)
     assert high == pytest.approx(np.median(kept) + 3 * kept.std() + 5, abs=0.3)
 
@@ -585,10 +593,23 @@ def water_scene(size=120, seed=0):
     return {k: v.astype(np.float32) for k, v in images.items()}, hand.astype(np.float32), lake
 
 
+def map_fuzzy_water(images_db, hand_m, settings):
+    """The water of one date, all of it at once: provenance (H, W), and the limits found by polarization."""
+    limits, maps = {}, []
+    for name, db in images_db.items():
+        tiles = tile_histograms(db, DB_EDGES, settings.tile)
+        threshold = water_threshold(tiles, low_tiles(hand_m, settings), CAPS_DB[name], settings)
+        low = median_below(count_below(db, threshold.value))
+        limits[name] = WaterLimits(low, threshold, hand_limits(count_heights(hand_m), settings))
+        sizes = connected_counts(db <= threshold.value, settings.full_pixels)
+        maps.append(fuzzy_water(db, sizes, hand_m, slope_degrees(hand_m, PIXEL), limits[name], settings))
+    return combine_water(maps, settings), limits
+
+
 def test_fuzzy_rules_find_the_lake_and_not_the_dark_slope():
     images, hand, lake = water_scene()
     settings = FuzzySettings(tile=40)
-    out, limits = map_fuzzy_water(images, hand, PIXEL, settings)
+    out, limits = map_fuzzy_water(images, hand, settings)
     assert ((out == Rule.FLOODED) == lake).mean() > 0.98
     assert -26 < limits["VH"].threshold.value <= -23
     assert -19 < limits["VV"].threshold.value <= -15.5
@@ -598,12 +619,10 @@ def test_fuzzy_rules_find_the_lake_and_not_the_dark_slope():
     assert (right == Rule.HIGH_ABOVE_DRAINAGE).mean() > 0.5
     # No water in the image: the cap holds, and nothing lies below it.
     land = {"VV": np.random.default_rng(0).normal(-8, 1, (120, 120)).astype(np.float32)}
-    out, limits = map_fuzzy_water(land, hand, PIXEL, settings)
+    out, limits = map_fuzzy_water(land, hand, settings)
     assert (out == Rule.DRY).all()
     assert limits["VV"].threshold.value == -15.5
     assert limits["VV"].threshold.method.startswith("cap")
-    with pytest.raises(InputError, match="polarization 'HH'"):
-        map_fuzzy_water({"HH": land["VV"]}, hand, PIXEL)
 
 
 # --- threshold baselines
@@ -729,6 +748,20 @@ def run(folder, out, **more):
         folder / "before.tif", folder / "after.tif", out, seasonality=folder / "seasonality.tif",
         slope=folder / "slope.tif", slope_unit=DEGREES, **more,
     )  # fmt: skip
+
+
+def test_stopped_while_writing_it_leaves_neither_file(area, tmp_path, monkeypatch):
+    write = flood_module.write_geotiff
+
+    def stop(path, *words, **options):
+        if path.name == "m.tif":
+            raise KeyboardInterrupt
+        return write(path, *words, **options)
+
+    monkeypatch.setattr(flood_module, "write_geotiff", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(area[0], tmp_path / "m.tif")
+    assert list(tmp_path.iterdir()) == []
 
 
 def read(path):
@@ -937,7 +970,7 @@ def test_fuzzy_rules_by_windows_are_those_of_the_whole(tmp_path):
         images = {
             k: smooth_db(v, unit, SpeckleFilter("none"), "power", pixel_size=PIXEL) for k, v in images.items()
         }
-        maps.append(map_fuzzy_water(images, hand, PIXEL, settings)[0])
+        maps.append(map_fuzzy_water(images, hand, settings)[0])
     whole = water_to_flood(*maps)
     whole[(months == 12) & (whole == Rule.FLOODED)] = Rule.PERMANENT_WATER
     for window in (40, 80, 500):
@@ -967,6 +1000,9 @@ def test_fuzzy_rules_by_windows_are_those_of_the_whole(tmp_path):
             settings=settings,
             hand=ground,
         )
+    others = [memory_scene(s.id, {"HH": before["VV"]}, "gamma0_db") for s in scenes]
+    with pytest.raises(InputError, match="no band of VV or VH is in both scenes"):
+        prepare_flood(*others, tmp_path / "x.tif", settings=settings, hand=ground)
     with pytest.raises(InputError, match="thresholds"):
         prepare_flood(*scenes, tmp_path / "x.tif", settings=settings, hand=ground, thresholds=[1.0])
 

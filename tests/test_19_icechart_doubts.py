@@ -11,7 +11,7 @@ import shapely
 from test_19_icechart import PLACE, STAMP, centres, polygon, wavy, write_chart, write_ice_scene
 
 import sartransfer.prepare.icechart as drawing
-from sartransfer.errors import InputError
+from sartransfer.errors import InputError, OutputError
 from sartransfer.geotiff import open_geotiff
 from sartransfer.prepare.icechart import prepare_icechart
 from sartransfer.radar.icechart import (
@@ -403,6 +403,43 @@ def test_scenes_in_degrees_meet_charts_of_0_to_360(tmp_path, crs, start):
     shapes = [shapely.box(a + 0.001, 60, b + 0.001, 85) for a, b in itertools.pairwise(edges)]
     label = draw(tmp_path, shapes, ["90" if k % 2 else "00" for k in range(8)], place, crs)
     np.testing.assert_array_equal(label, np.floor(((lon - 0.001) % 360) / 45) % 2)
+
+
+# --- two files or none -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault", [OutputError("disk full"), KeyboardInterrupt()], ids=lambda e: type(e).__name__
+)
+def test_a_label_does_not_stay_without_the_polygons(tmp_path, monkeypatch, fault):
+    chart = write_chart(tmp_path / f"{STAMP}.gpkg", [LEFT, RIGHT], {"CT": ["90", "00"]})
+    scene, out, numbers = write_ice_scene(tmp_path), tmp_path / "l.tif", tmp_path / "n.tif"
+    write = drawing.write_geotiff
+
+    def fail(path, *words, **options):
+        if path == numbers:
+            raise fault
+        return write(path, *words, **options)
+
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(drawing, "write_geotiff", fail)
+    with pytest.raises(type(fault)):
+        prepare_icechart(chart, scene, out, polygons_out=numbers)
+    assert sorted(tmp_path.iterdir()) == before
+    monkeypatch.setattr(drawing, "write_geotiff", write)
+    prepare_icechart(chart, scene, out, polygons_out=numbers)  # the next call does not refuse
+    assert out.is_file()
+    assert numbers.is_file()
+
+
+def test_the_scene_is_not_written_over(tmp_path):
+    chart = write_chart(tmp_path / f"{STAMP}.gpkg", [LEFT, RIGHT], {"CT": ["90", "00"]})
+    scene = write_ice_scene(tmp_path)
+    before = scene.read_bytes()
+    for names in ({"out": scene}, {"out": tmp_path / "l.tif", "polygons_out": scene}):
+        with pytest.raises(OutputError, match="which would be lost"):
+            prepare_icechart(chart, scene, overwrite=True, **names)
+    assert scene.read_bytes() == before
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -1,12 +1,15 @@
 """GeoTIFF: what is written comes back; what is damaged, remote or half written is refused."""
 
+import contextlib
 import resource
 import threading
+import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from sartransfer import geotiff
+from sartransfer import cloud, geotiff, polygons
 from sartransfer.errors import InputError, OutputError, UnitError
 from sartransfer.geotiff import footprint, open_geotiff, write_geotiff
 from sartransfer.radar.units import UNKNOWN, parse_unit
@@ -198,7 +201,7 @@ def test_an_existing_file_is_kept_unless_asked(tif):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(OutputError, match="does not exist"):
+    with pytest.raises(OutputError, match="there is no folder"):
         write_geotiff(tmp_path / "no" / "a.tif", IMAGE)
 
 
@@ -247,6 +250,42 @@ def test_threads_may_read_one_scene(tif):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_warnings_stay_silenced_when_another_thread_ends(tmp_path, monkeypatch):
+    """Filters are the whole process's: whoever ends first must not bring the warning back for those inside."""
+
+    @contextlib.contextmanager
+    def ending_inside():
+        """A file that another thread has open, and closes once the code that is tested is inside."""
+        with contextlib.ExitStack() as other:
+            other.enter_context(geotiff.quiet())
+
+            def end():
+                other.close()
+                warnings.warn("not georeferenced", rasterio.errors.NotGeoreferencedWarning, stacklevel=1)
+
+            yield end
+
+    layer = cloud.Layer(tmp_path / "a.tif", 1, "uint8", 255, ("class",))
+    values = np.arange(12, dtype=np.uint8).reshape(1, 3, 4)
+    (tmp_path / "raw").write_bytes(values.tobytes())
+    with ending_inside() as end:
+
+        def blocks():
+            end()
+            yield Window(0, 0, 3, 4), values
+
+        cloud.write_cloud_optimized(layer.path, tmp_path / "raw", layer, 3, 4, GeoReference(), {}, blocks)
+    ground = SimpleNamespace(height=3, width=4)
+    with ending_inside() as end:
+
+        def rows(_):
+            end()
+            yield 0, values[0]
+
+        monkeypatch.setattr(polygons, "_rows", rows)
+        polygons._write_plain(tmp_path / "plain.tif", tmp_path / "map.tif", ground, 0.0, 255)
 
 
 def test_footprint_in_degrees():

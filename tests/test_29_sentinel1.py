@@ -1,9 +1,11 @@
 """Sentinel-1 products of the real layout, written here without the reader; numbers worked out by hand."""
 
+import contextlib
 import json
 import os
 import shutil
 import tracemalloc
+import warnings
 import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,13 +26,14 @@ from small_safe import (
 )
 
 from sartransfer.errors import InputError, OutputError, UnitError
-from sartransfer.geotiff import open_geotiff
+from sartransfer.geotiff import open_geotiff, quiet
 from sartransfer.prepare.sentinel1 import prepare_sentinel1
 from sartransfer.radar.calibration import LineVectors, calibrate, decibels, floor_power, multilook
 from sartransfer.radar.geolocation import GeolocationGrid, build_grid_map
 from sartransfer.radar.noise import NoiseBlock, build_noise
 from sartransfer.radar.units import parse_unit
 from sartransfer.readers import open_scene
+from sartransfer.readers import sentinel1 as reading
 from sartransfer.readers.sentinel1 import is_sentinel1, open_sentinel1, read_backscatter
 from sartransfer.readers.sentinel1_annotation import read_sentinel1_annotation
 from sartransfer.scene import Band, Window
@@ -370,6 +373,15 @@ def test_backscatter_is_what_the_tables_say(tmp_path, rng, quantity):
         np.testing.assert_allclose(
             data[2], angle, atol=2e-5
         )  # quadratic in the pixel: a cubic spline is exact
+
+
+def test_an_image_is_read_in_silence_while_other_threads_end(tmp_path, rng):
+    product = read_sentinel1_annotation(write_product(tmp_path, make_product(rng)))
+    other = contextlib.ExitStack()
+    other.enter_context(quiet())
+    with reading._opened(product, product.layers[0], None):
+        other.close()
+        warnings.warn("not georeferenced", rasterio.errors.NotGeoreferencedWarning, stacklevel=1)
 
 
 def test_units_are_converted_on_reading_and_bands_are_chosen_by_name(tmp_path, rng):
@@ -801,7 +813,7 @@ def test_a_map_is_written_whole_or_not_at_all(tmp_path, rng, monkeypatch):
     out.parent.mkdir()
     made = prepare_sentinel1(folder, out)
     before = out.read_bytes()
-    with pytest.raises(OutputError, match=r"exists\. Choose another name"):
+    with pytest.raises(OutputError, match=r"exists already\. Choose another name"):
         prepare_sentinel1(folder, out)
 
     def stop(done, of):

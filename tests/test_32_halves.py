@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from sartransfer.data.halves import Cut, cut_in_half, half_mask, half_window, is_on_side
+from sartransfer.data.halves import cut_in_half
 from sartransfer.errors import InputError
+from sartransfer.parts import Cut, Part
 from sartransfer.scene import Window
 
 
@@ -23,7 +24,7 @@ def test_both_sides_have_half_of_the_footprint(angle):
     valid = footprint(180, 200, angle, 110)
     cut = cut_in_half(valid)
     whole = Window(0, 0, 180, 200)
-    upper, lower = (half_mask(cut, side, whole) for side in ("upper-right", "lower-left"))
+    upper, lower = (Part(cut, side).mask(whole) for side in ("upper-right", "lower-left"))
     assert not (upper & lower).any()
     assert (upper & valid).sum() == pytest.approx(valid.sum() / 2, rel=0.02)
     assert (lower & valid).sum() == pytest.approx(valid.sum() / 2, rel=0.02)
@@ -54,16 +55,16 @@ def test_no_training_patch_sees_a_validation_pixel(angle, buffer):
     whole = Window(0, 0, 140, 150)
     y, x = np.mgrid[:140, :150] + 0.5
     distance = cut.normal[0] * (y - cut.row) + cut.normal[1] * (x - cut.col)  # pixel by pixel
-    np.testing.assert_array_equal(half_mask(cut, "upper-right", whole, buffer), distance > buffer)
-    np.testing.assert_array_equal(half_mask(cut, "lower-left", whole, buffer), distance < -buffer)
-    validation = half_mask(cut, "upper-right", whole)
+    np.testing.assert_array_equal(Part(cut, "upper-right", buffer).mask(whole), distance > buffer)
+    np.testing.assert_array_equal(Part(cut, "lower-left", buffer).mask(whole), distance < -buffer)
+    validation = Part(cut, "upper-right").mask(whole)
     shared = kept = 0
     for _ in range(400):
         size = int(rng.integers(1, 40))
         patch = Window(int(rng.integers(0, 140 - size)), int(rng.integers(0, 150 - size)), size, size)
         for side, wanted in (("upper-right", distance > buffer), ("lower-left", distance < -buffer)):
-            assert is_on_side(cut, side, patch, buffer) == wanted[patch.slices].all()
-        if is_on_side(cut, "lower-left", patch, buffer):
+            assert Part(cut, side, buffer).holds(patch) == wanted[patch.slices].all()
+        if Part(cut, "lower-left", buffer).holds(patch):
             kept += 1
             shared += int(validation[patch.slices].sum())
             assert distance[patch.slices].max() < -buffer
@@ -74,8 +75,8 @@ def test_no_training_patch_sees_a_validation_pixel(angle, buffer):
 def test_the_window_of_a_half_holds_all_of_it_and_no_more():
     cut = Cut(30.0, 40.0, (-np.sqrt(0.5), np.sqrt(0.5)))
     for side in ("upper-right", "lower-left"):
-        mask = half_mask(cut, side, Window(0, 0, 60, 50))
-        window = half_window(cut, side, 60, 50)
+        mask = Part(cut, side).mask(Window(0, 0, 60, 50))
+        window = Part(cut, side).window(60, 50)
         assert mask[window.slices].sum() == mask.sum()
         edges = mask[window.slices]
         assert edges[0].any()
@@ -90,13 +91,13 @@ def test_what_is_refused():
     cut = cut_in_half(np.ones((4, 6), bool))
     assert (cut.row, cut.col, cut.normal) == (2.0, 3.0, (-1.0, 0.0))  # straight: a level cut, up is "upper"
     with pytest.raises(InputError, match="side='NE' is not known"):
-        half_mask(cut, "NE", Window(0, 0, 4, 6))
+        Part(cut, "NE")
     with pytest.raises(InputError, match="buffer=-1"):
-        is_on_side(cut, "lower-left", Window(0, 0, 1, 1), -1)
+        Part(cut, "lower-left", -1)
     with pytest.raises(InputError, match="length 1"):
         Cut(0, 0, (1.0, 1.0))
     with pytest.raises(InputError, match="leaves nothing"):
-        half_window(Cut(-5.0, 0.0, (-1.0, 0.0)), "upper-right", 4, 4)
+        Part(Cut(-5.0, 0.0, (-1.0, 0.0)), "upper-right").window(4, 4)
 
 
 # ---- in a recipe ----

@@ -150,6 +150,8 @@ def test_folds_hold_every_group_out_once_and_are_balanced():
         group_folds(catalog(sizes), 8, seed=1)
     with pytest.raises(CatalogError, match="already"):
         group_folds(catalog(sizes, split="test"), 2, seed=1)
+    with pytest.raises(CatalogError, match="seed=-1 must be 0 or more"):
+        group_folds(catalog(sizes), 3, seed=-1)
 
 
 @pytest.mark.parametrize("classes", [None, lambda g: f"class{g % 3}"])

@@ -22,7 +22,6 @@ from sartransfer.data.simulated_ice import (
     files_of,
     place_of,
     product_of,
-    read_details,
     scene_of,
     simulated_sea_ice,
     write_ice_scenes,
@@ -244,7 +243,8 @@ def test_catalog_splits_and_details(folder):
     assert [str(b.unit) for b in scene.bands] == ["sigma0_db", "sigma0_db", "incidence_angle_deg"]
     angle = scene.read(["incidence_angle_deg"]).data[0]
     assert (np.diff(angle, axis=1) < 0).all()  # near range in the east
-    details = read_details(entry)
+    assert files_of(folder, 7).id == entry.id
+    details = json.loads(files_of(folder, 7).details.read_text("utf-8"))
     assert (details["month"], details["season"], details["polygons"] > 3) == (7, "melt", True)
     seams = read_seams(entry, scene)
     assert len(seams) == 4

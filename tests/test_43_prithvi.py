@@ -14,11 +14,11 @@ from sartransfer.errors import InputError, RecipeError, WeightsError
 from sartransfer.models import build_model, freeze, load_initialization, read_checkpoint, write_checkpoint
 from sartransfer.models.channels import adapt_first_layer
 from sartransfer.models.lora import LoraLinear, add_lora, is_lora, merge_lora, without_lora
-from sartransfer.models.prithvi import WAYS, PrithviSegmenter, band_settings, layer_of
+from sartransfer.models.prithvi import PrithviSegmenter, layer_of
 from sartransfer.models.prithvi_decoders import NeckHead, PyramidUNet
 from sartransfer.models.prithvi_encoder import PrithviEncoder, position_embedding
-from sartransfer.models.prithvi_weights import HUB, flat_patches, load_prithvi, prithvi_weights
-from sartransfer.models.weights import Weights
+from sartransfer.models.prithvi_weights import HUB, flat_patches, hub_weights, load_prithvi
+from sartransfer.models.weights import Weights, read_weights
 
 torch.set_num_threads(1)
 TINY = {"width": 32, "depth": 4, "heads": 2, "neck_channels": 16, "head_channels": 8}
@@ -179,8 +179,8 @@ def test_every_published_layout_loads_whole_and_gives_the_same(tmp_path, prefix)
     longer = {prefix + n: t for n, t in flat.items()}
     named = _published(prefixed=True) if prefix == "encoder." else longer
     torch.save(named, tmp_path / "prithvi.pt")
-    weights = prithvi_weights(tmp_path / "prithvi.pt")
-    assert (weights.source, weights.in_channels, len(weights.sha256)) == ("prithvi.pt", 6, 64)
+    weights = read_weights(tmp_path / "prithvi.pt")
+    assert (weights.source, len(weights.sha256)) == ("prithvi.pt", 64)
     model, peer = _tiny(), _tiny()
     report = load_prithvi(model, weights, source=weights.source)
     names = {f"encoder.{n}" for n in model.encoder.state_dict()}
@@ -284,17 +284,16 @@ def test_select_and_pad_are_the_six_band_network_with_zeros_elsewhere():
         for places in ([0, 1], [4, 2]):
             wide = torch.zeros(2, 6, 50, 40)
             wide[:, places] = x
-            model, report = _filled(2, *band_settings(way, 2, places), flat)
+            start = {"first_layer": "select", "select": places} if way == "select" else {}
+            model, report = _filled(2, {"slots": places} if way == "pad" else {}, start, flat)
             torch.testing.assert_close(model(x), six(wide), rtol=1e-4, atol=1e-5)
             assert str(places) in report.describe()
             assert model.encoder.patch_embed.proj.in_channels == (2 if way == "select" else 6)
-    assert band_settings("pad", 2) == ({"slots": [0, 1]}, {})
-    assert band_settings("select", 2)[1] == {"first_layer": "select", "select": [0, 1]}
 
 
 def test_conv1x1_leaves_the_six_kernels_and_starts_as_repeat():
     flat = _published(prefixed=False)
-    model, report = _filled(2, *band_settings("conv1x1", 2), flat)
+    model, report = _filled(2, {}, {"first_layer": "conv1x1"}, flat)
     peer, _ = _filled(2, {}, {"first_layer": "repeat"}, flat)
     assert torch.equal(model.encoder.patch_embed.proj.weight, flat["patch_embed.proj.weight"][:, :, 0])
     assert model.input_projection.weight.shape == (6, 2, 1, 1)
@@ -307,7 +306,7 @@ def test_conv1x1_leaves_the_six_kernels_and_starts_as_repeat():
 
 def test_two_dates_are_two_frames_of_one_band():
     flat = _published(prefixed=False)
-    model, report = _filled(2, *band_settings("frames", 2), flat)
+    model, report = _filled(2, {"frames": 2}, {"first_layer": "mean"}, flat)
     kernel = flat["patch_embed.proj.weight"][:, :, 0]
     own = model.encoder.patch_embed.proj.weight
     torch.testing.assert_close(own, kernel.sum(1, keepdim=True))  # 6 / 1 of the mean: one band in all six
@@ -336,13 +335,16 @@ def test_frames_take_every_other_way_too():
     torch.testing.assert_close(padded(x), selected(x), rtol=1e-4, atol=1e-5)
 
 
-def test_the_ways_are_five_and_wrong_ones_are_refused():
-    assert set(WAYS) == {"mean", "select", "pad", "conv1x1", "frames"}
-    with pytest.raises(RecipeError, match="Did you mean 'select'"):
-        band_settings("selct", 2)
-    for select in ([0], [0, 0], [0, 6], [-1, 0]):
+def test_wrong_ways_to_other_bands_are_refused():
+    flat = _published(prefixed=False)
+    with pytest.raises(WeightsError, match="Did you mean 'select'"):
+        load_prithvi(_tiny(2), flat, source="x", first_layer="selct")
+    for places in ([0], [0, 0], [0, 6], [-1, 0]):
         with pytest.raises(RecipeError, match="different numbers from 0 to 5"):
-            band_settings("pad", 2, select)
+            _tiny(2, slots=places)
+    for places in ([0], [0, 6], [-1, 0], None):
+        with pytest.raises(WeightsError, match="one index from 0 to 5 for each of the 2 bands"):
+            load_prithvi(_tiny(2), flat, source="x", first_layer="select", select=places)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -430,14 +432,14 @@ def test_the_neck_doubles_four_times_and_norms_every_pixel():
 def test_a_wrong_file_is_never_a_silent_random_start(tmp_path, monkeypatch):
     flat = _published(prefixed=False)
     with pytest.raises(WeightsError, match="neither a file nor the name"):
-        prithvi_weights(tmp_path / "absent.pt")
+        hub_weights(str(tmp_path / "absent.pt"))
     with pytest.raises(WeightsError, match="Did you mean 'prithvi-v1-100m'"):
-        prithvi_weights("prithvi-v1-100")
+        hub_weights("prithvi-v1-100")
     with pytest.raises(WeightsError, match="OWNER/NAME/FILE"):
-        prithvi_weights("huggingface:someone/thing")
+        hub_weights("huggingface:someone/thing")
     torch.save({"fc.weight": torch.zeros(2, 3)}, tmp_path / "other.pt")
     with pytest.raises(WeightsError, match="holds no Prithvi encoder"):
-        prithvi_weights(tmp_path / "other.pt")
+        load_prithvi(_tiny(), read_weights(tmp_path / "other.pt"), source="other.pt")
     with pytest.raises(WeightsError, match="joins 2 frames"):
         flat_patches({"patch_embed.proj.weight": torch.zeros(8, 6, 2, 4, 4)}, "x")
     wide = _published(width=64, prefixed=True)
@@ -458,7 +460,7 @@ def test_a_wrong_file_is_never_a_silent_random_start(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     for name in (*HUB, "ibm-nasa-geospatial/Prithvi-EO-2.0-300M", "huggingface:a/b/c.pt"):
         with pytest.raises(WeightsError, match=r"could not be fetched.*no route.*give its path"):
-            prithvi_weights(name)
+            hub_weights(name)
 
 
 def test_the_hub_is_asked_for_the_published_file(tmp_path, monkeypatch):
@@ -470,11 +472,11 @@ def test_the_hub_is_asked_for_the_published_file(tmp_path, monkeypatch):
         return str(tmp_path / "w.pt")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", give)
-    weights = prithvi_weights("prithvi-v1-100m")
+    weights = hub_weights("prithvi-v1-100m")
     repository, file = "ibm-nasa-geospatial/Prithvi-EO-1.0-100M", "Prithvi_EO_V1_100M.pt"
     assert weights.source == f"huggingface:{repository}/{file}"
-    assert prithvi_weights(repository).source == weights.source
-    assert prithvi_weights("huggingface:a/b/c.pt").source == "huggingface:a/b/c.pt"
+    assert hub_weights(repository).source == weights.source
+    assert hub_weights("huggingface:a/b/c.pt").source == "huggingface:a/b/c.pt"
     assert asked == [
         {"repo_id": repository, "filename": file, "revision": None},
         {"repo_id": repository, "filename": file, "revision": None},
@@ -720,7 +722,7 @@ def test_the_encoder_is_terratorchs(terratorch, tmp_path, frames, patch, depth, 
         "prithvi-v2-300m", 6 * frames, 2, width=64, depth=depth, heads=4, patch=patch, frames=frames, decoder="unet",
         decoder_channels=[8, 8, 8, 8],
     ).eval()  # fmt: skip
-    report = load_prithvi(model, prithvi_weights(tmp_path / "peer.pt"), source="peer")
+    report = load_prithvi(model, read_weights(tmp_path / "peer.pt"), source="peer")
     assert not report.partial
     model.encoder.layers = tuple(range(depth))
     x = torch.randn(2, 6, frames, 4 * patch, 4 * patch)

@@ -41,6 +41,7 @@ def test_a_run_goes_from_missing_over_unfinished_to_finished(tmp_path):
     assert run.status("a") == "unfinished"
     assert run.status("b") == "missing"
     assert (run.path / "recipe.yaml").read_text() == "recipe: text\n"
+    (run.path / ".resume.pt.0123abcd.tmp").write_text("of a save that was killed")
     (run.path / "resume.pt").write_text("state")
     run.finish({"epochs": 5})
     assert run.status("a") == "finished"

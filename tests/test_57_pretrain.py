@@ -17,7 +17,7 @@ from sartransfer.data.unlabelled import (
     open_unlabelled_data,
     refuse_seen_tests,
 )
-from sartransfer.errors import CatalogError, InputError, LeakageError, RecipeError, WeightsError
+from sartransfer.errors import CatalogError, InputError, LeakageError, OutputError, RecipeError, WeightsError
 from sartransfer.models import build_model
 from sartransfer.models.masked import MaskedAutoencoder
 from sartransfer.models.pretrained import is_pretrained, read_pretrained
@@ -114,6 +114,24 @@ def test_killed_and_resumed_it_ends_with_the_same_numbers(tmp_path, path, schedu
     kept = (tmp_path / "whole" / "curves.csv").read_text().splitlines()
     assert kept[0].startswith("epoch,train_loss,validation_loss")
     assert len(kept) == 4
+
+
+def test_a_full_disk_leaves_the_state_of_the_epoch_before(tmp_path, path, monkeypatch):
+    save = torch.save
+
+    def full(kept, file):
+        save(kept, file)
+        if len(kept["rows"]) == 2:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", full)
+        with pytest.raises(OutputError, match=r"cannot write .*resume\.pt: No space left on device"):
+            run(tmp_path, path)
+    assert [p.name for p in tmp_path.iterdir() if "resume" in p.name] == ["resume.pt"]
+    seen = []
+    run(tmp_path, path, progress=lambda e, *_: seen.append(e))
+    assert seen == [2, 3]
 
 
 def test_another_seed_is_another_pretraining_and_the_best_epoch_is_kept(tmp_path, path):

@@ -27,6 +27,7 @@ from sartransfer.models import build_model
 from sartransfer.models.checkpoint import read_checkpoint, write_checkpoint
 from sartransfer.radar.units import parse_unit
 from sartransfer.readers.array import write_array
+from sartransfer.results.rows import scores_by_group
 from sartransfer.scene import Band
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -242,7 +243,7 @@ def test_chips_keep_their_logits_and_top2_is_sklearns(tmp_path):
     assert (found.confusion == peer.confusion_matrix(truth, logits.argmax(axis=1), labels=[0, 1, 2])).all()
     assert all(s.confusion.sum() == 1 for s in found.scenes)
     assert found.top2() == pytest.approx(peer.top_k_accuracy_score(truth, logits, k=2))
-    one = found.of_group("g1")
+    one = scores_by_group(found)["g1"]
     odd = slice(1, None, 2)
     assert one.top2() == pytest.approx(peer.top_k_accuracy_score(truth[odd], logits[odd], k=2))
 

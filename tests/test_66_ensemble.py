@@ -26,6 +26,7 @@ from sartransfer.calibration import (
 )
 from sartransfer.catalog import Asset, Catalog, Entry, write_catalog
 from sartransfer.certainty import calibration_json, ensembles_json
+from sartransfer.cli import scoring
 from sartransfer.comparison import compare
 from sartransfer.contract import InputBand, InputContract
 from sartransfer.ensemble import COLUMNS, EnsembleScores, evaluate_ensemble, join_scores, write_predictions
@@ -459,6 +460,21 @@ def test_the_command_prints_and_writes_what_the_ensemble_says(call, folder, tmp_
     assert code == 0
     assert "1 members" not in printed
     assert "test: 1 member" in printed
+
+
+def test_the_command_tells_which_network_is_asked_and_how_far_it_is(call, folder, monkeypatch):
+    seen = []
+
+    class Told(scoring.Progress):
+        def update(self, task, **words):
+            seen.append(words.get("description") or (words["completed"], words["total"]))
+            super().update(task, **words)
+
+    monkeypatch.setattr(scoring, "Progress", Told)
+    members = [folder / f"m{s}" for s in range(2)]
+    assert call("ensemble", *members, "--catalog", folder / "chips.csv", "--test", "test")[0] == 0
+    whole = [(number, 8) for number in range(1, 9)]
+    assert seen == ["test: network 1 of 2", *whole, "test: network 2 of 2", *whole]
 
 
 def test_what_the_command_refuses(call, folder, tmp_path):

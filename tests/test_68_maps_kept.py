@@ -214,7 +214,7 @@ def test_files_of_a_killed_call_are_not_another_calls(files, tmp_path, half_plac
     kept = target.with_name("map-probabilities.tif")
     before = kept.read_bytes()
     for network, options in (("b", {"probabilities": True}), ("a", {"probabilities": True, "entropy": True})):
-        with pytest.raises(OutputError, match=r"exists\. Choose another name"):
+        with pytest.raises(OutputError, match=r"exists already\. Choose another name"):
             predict_scene(files / network, files / "scene.tif", target, **options)
         assert kept.read_bytes() == before
     words = files / "a", files / "scene.tif", target

@@ -473,12 +473,12 @@ KILLED = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-from sartransfer import mapping, predict
+from sartransfer import map_files, mapping, predict
 from sartransfer.polygons import PolygonOptions
 predict.ONE_PASS_PIXELS, predict.CORE = 1, 160
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
-mapping.make_item = kill  # polygons are written by then
+map_files.make_item = kill  # polygons are written by then
 mapping.predict_scene(
     sys.argv[3:], sys.argv[1], sys.argv[2], probabilities="float16", spread=True,
     polygons=PolygonOptions(min_area=1e4, simplify=50.0), stac=True,

@@ -193,12 +193,15 @@ def test_the_verdict_counts_the_events_that_have_a_score(seeds):
     x = null(np.random.default_rng(4), 2, seeds, 4)
     described = [TestSet("test", 4, 4, "unseen events")]
     whole = verdict_words(recipe, contrasts(runs_of(recipe, x), recipe, described), described)
-    assert f"{seeds} seeds, 4 events." in whole[1]
+    assert f"{seeds} seeds, 4 events, each counting alike." in whole[1]
     x[:, :, 2] = np.nan
     (found,) = contrasts(runs_of(recipe, x), recipe, described)
     assert (found["groups"], found["groups_left_out"]) == (4, 1)
     words = verdict_words(recipe, [found], described)
-    assert f"{seeds} seeds, 3 events (1 left out, where the score is undefined)." in words[1]
+    assert (
+        f"{seeds} seeds, 3 events (1 left out, where the score is undefined), each counting alike."
+        in words[1]
+    )
     assert "4 events" not in " ".join(words)
 
 
@@ -240,15 +243,16 @@ def scenes_of(sizes, rng):
 @pytest.mark.parametrize(
     ("sizes", "reason"),
     [
-        ((2, 1, 1, 1), "3 of 4 groups have one scene"),
-        ((9, 1), "1 of 2 groups has one scene"),
-        ((3, 2), None),
+        ((3, 1, 1, 1), "3 of 4 groups have fewer than 3 scenes"),
+        ((9, 1), "1 of 2 groups has fewer than 3 scenes"),
+        ((3, 2), "1 of 2 groups has fewer than 3 scenes"),
+        ((3, 3), None),
         ((5,), None),
         ((2, 1, 1, 1, 1), None),  # five events: these are drawn
         ((1, 1, 1, 1, 1), None),  # five scenes, of no event two
     ],
 )
-def test_a_scene_that_no_drawing_could_leave_out_has_no_interval(sizes, reason):
+def test_too_few_scenes_of_a_group_have_no_interval(sizes, reason):
     recipe, runs, described = scenes_of(sizes, np.random.default_rng(1))
     found = resampled_json(runs, recipe, described)
     assert [r["initialization"] for r in found["scores"]] == ["random", "a"]
@@ -277,7 +281,7 @@ def test_the_headline_is_the_verdict_without_place_and_reason():
         assert sentence == f"{place}: {said} {reason}"  # nothing is lost
         assert place.startswith("On ")
         assert said.startswith("a against random: too few runs to tell. accuracy ")
-        assert said.endswith("seeds." if place.startswith("On this") else "events.")
+        assert said.endswith("seeds." if place.startswith("On this") else "events, each counting alike.")
         assert reason == statement["reason"]
     assert verdict_parts(["Nothing to compare."], found) == [("", "Nothing to compare.", "")]
     clear = "On this test set, test: a is better than random: accuracy +0.100 [+0.050, +0.150], 6 seeds."
@@ -314,7 +318,9 @@ def test_the_page_says_it_in_a_line_and_cuts_scores_but_no_differences(tmp_path)
     results["resampled"] = {
         "scores": [
             {"initialization": "random", "fraction": 1.0, "test_set": "test-a", "drawn": "scenes", "number": 5,
-             "low": None, "high": None, "reason": "3 of 4 groups have one scene"}
+             "low": None, "high": None, "reason": "3 of 4 groups have fewer than 3 scenes"},
+            {"initialization": "optical", "fraction": 1.0, "test_set": "test-a", "drawn": "scenes", "number": 5,
+             "low": 0.1, "high": 0.2, "widened": 1.437},
         ],
         "contrasts": [],
     }  # fmt: skip
@@ -329,4 +335,6 @@ def test_the_page_says_it_in_a_line_and_cuts_scores_but_no_differences(tmp_path)
     assert page.count("Intervals of scores over seeds are cut at 0 and 1") == 1
     assert "[\N{MINUS SIGN}1.70, +1.70]" in page
     assert ".130 (no interval)" in page
-    assert "3 of 4 events have one scene" in page
+    assert "3 of 4 events have fewer than 3 scenes" in page
+    assert "moved away from the value, here to 1.44 times their distance" in page
+    assert "results.csv does not give these intervals back" in page

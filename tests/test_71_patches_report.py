@@ -749,6 +749,15 @@ def test_percent_words(value, words):
     assert wording.percent_words(value) == words
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(None, "–"), (0, "0 s"), (0.0004, "< 0.01 s"), (0.234, "0.23 s"), (9.94, "9.9 s"), (9.96, "10 s"), (45, "45 s"),
+     (119.4, "119 s"), (120, "2 min"), (600, "10 min"), (3569, "59 min"), (3571, "1 h 00 min"), (9000, "2 h 30 min")],
+)  # fmt: skip
+def test_duration_words(seconds, words):
+    assert wording.duration_words(seconds) == words
+
+
 def table_of(folder, capsys):
     runpy.run_path(str(ROOT / "results" / "table.py"))["main"](folder)
     return capsys.readouterr().out

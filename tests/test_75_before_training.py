@@ -344,6 +344,15 @@ def test_a_loss_that_does_not_fit_is_said_before_training(path, tmp_path, traini
     refused(recipe_of(path, starts), tmp_path / "out", RecipeError, words)
 
 
+def test_lora_that_is_said_twice_is_refused_before_training(path, tmp_path):
+    """The plan of a dry run says what every run would say."""
+    model = {"name": "unet-resnet18", "options": {"lora": {"rank": 2}}}
+    recipe = recipe_of(path, model=model, training={"lora": {"rank": 4}})
+    with pytest.raises(RecipeError, match=r"lora stands in model\.options and in training"):
+        check_networks(recipe, open_catalog(recipe.data), 2)
+    refused(recipe, tmp_path / "out", RecipeError, "say it once, in training.lora")
+
+
 def test_top2_is_a_score_of_patches_alone(path):
     with pytest.raises(RecipeError, match=r"top2.* is for task: classify"):
         recipe_of(path, primary={"metric": "top2"})

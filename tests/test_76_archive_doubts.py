@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from sartransfer.archive import maps, order_of, predict_scenes, work
+from sartransfer.archive import maps, order_of, predict_scenes, read_scenes, work
 from sartransfer.archive.ledger import Ledger
 from sartransfer.archive.made import is_whole, refuse_clashes
+from sartransfer.catalog import Asset, Catalog, Entry, write_catalog
+from sartransfer.cli.cluster import is_list
 from sartransfer.cluster import (
     JobSettings,
     open_cluster,
@@ -445,3 +447,19 @@ def test_benchmarks_are_given_their_peers():
     assert any(line.startswith("rm ") and ".peers" in line.split() for line in lines("clean"))
     assert ".peers/" in (ROOT / ".gitignore").read_text().splitlines()
     assert "://" not in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("ending", [".CSV", ".GeoJSON", ".TXT"])
+def test_endings_of_lists_may_be_written_large(tmp_path, ending):
+    """A catalog is no text list whose rows, and header, are names of scenes."""
+    plain = tmp_path / f"list{ending.lower()}"
+    if ending == ".TXT":
+        plain.write_text("a.tif\n")
+    else:
+        write_catalog(Catalog("mine", (Entry("one", (Asset(tmp_path / "a.tif"),)),), ()), plain)
+    large = plain.with_name(f"LIST{ending}")
+    large.write_text(plain.read_text())
+    assert is_list([str(large)])
+    orders = read_scenes(large)
+    assert orders == read_scenes(plain)
+    assert [order.scene for order in orders] == [str(tmp_path / "a.tif")]

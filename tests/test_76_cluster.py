@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -579,6 +580,18 @@ def test_a_kubernetes_job_is_whole_and_quoted():
     allowed = policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
     assert allowed.items() <= labels.items()
     assert allowed.items() <= workers["spec"]["template"]["metadata"]["labels"].items()
+
+
+def filled_in(word):
+    """A word as Kubernetes hands it on: $(NAME) is a variable's value, and $$ one $ (its API reference, `command`)."""
+    return re.sub(r"\$\$|\$\((\w+)\)", lambda m: "$" if m[1] is None else "VALUE", word)
+
+
+@pytest.mark.parametrize("word", ["a$$b", "$(HOME)", "$$(HOME)", "$", "$$$", "price$5", "$$$(X)$"])
+def test_kubernetes_hands_on_words_as_they_were(word):
+    *_, job = yaml.safe_load_all(kubernetes_job(replace(JOB, command=("predict", word))))
+    (command,) = job["spec"]["template"]["spec"]["containers"]
+    assert filled_in(command["command"][4]) == word
 
 
 @pytest.mark.parametrize(

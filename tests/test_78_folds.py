@@ -19,13 +19,14 @@ from sartransfer.cli import app
 from sartransfer.comparison import compare, train_one
 from sartransfer.errors import CatalogError, InputError, LeakageError, OutputError
 from sartransfer.folds import EACH, compare_folds, cut_folds, first_fold, plan_folds
+from sartransfer.geotiff import write_geotiff
 from sartransfer.joined import HELD_OUT, gather_folds
 from sartransfer.radar.units import parse_unit
 from sartransfer.readers.array import write_array
 from sartransfer.recipe import Recipe, parse_recipe
 from sartransfer.report import write_report
 from sartransfer.results import UNSEEN, TestSet
-from sartransfer.scene import Band
+from sartransfer.scene import Band, GeoReference
 from sartransfer.statistics import crossed_interval, t_interval
 from sartransfer.wording import verdict_parts
 
@@ -186,6 +187,44 @@ def test_a_chain_that_sees_a_held_out_group_is_refused(data):
         cut_folds(make_recipe(data, initializations=starts), 2)
 
 
+def test_a_chain_on_the_same_ground_long_before_passes_where_the_recipe_lets_it(tmp_path):
+    """As `compare` lets it: what lies `footprint_days` apart is another scene of the same ground."""
+
+    def scenes(name, year, seed):
+        rng, entries = np.random.default_rng(seed), []
+        for i in range(3):
+            place = GeoReference("EPSG:32632", (10.0, 0.0, 5e5 + 5000.0 * i, 0.0, -10.0, 5e6))
+            values = rng.normal(-12, 3, (1, SIZE, SIZE)).astype(np.float32)
+            file = write_geotiff(
+                tmp_path / f"{name}{i}.tif", values, georeference=place, descriptions=["sigma0_db_vv"],
+                tags={"START": f"{year}-06-01T06:00:00+00:00"},
+            )  # fmt: skip
+            label = write_geotiff(
+                tmp_path / f"{name}{i}l.tif", (values[0] < -12).astype(np.uint8), georeference=place
+            )
+            entries.append(
+                Entry(f"{name}{i}", (Asset(file),), label=label, split="train", group=f"{name}{i}")
+            )
+        write_catalog(Catalog(name, tuple(entries), ("dry", "flooded")), tmp_path / f"{name}.csv")
+
+    scenes("new", 2021, 0)
+    scenes("old", 2015, 1)
+    stage = {
+        "name": "before", "task": "segment", "training": {"epochs": 1, "batch_size": 2},
+        "data": {"catalog": str(tmp_path / "old.csv"), "validation": {"fraction": 0.4}},
+    }  # fmt: skip
+    starts = {"random": "random", "chain": {"from": "stages", "stages": [stage]}}
+    with pytest.raises(
+        LeakageError, match=r"stage 'before' would be trained on scenes of a test set .*footprint"
+    ):
+        cut_folds(make_recipe(tmp_path, "new.csv", initializations=starts), 2)
+    apart = make_recipe(tmp_path, "new.csv", initializations=starts, data={"footprint_days": 365})
+    assert len(cut_folds(apart, 2).catalogs) == 2
+    near = make_recipe(tmp_path, "new.csv", initializations=starts, data={"footprint_days": 3650})
+    with pytest.raises(LeakageError, match="footprint"):
+        cut_folds(near, 2)
+
+
 # --- the numbers -----------------------------------------------------------------------------------
 
 
@@ -222,12 +261,17 @@ def test_joined_scores_are_those_of_the_folds_summed(data, finished):
     crossed = np.array(
         [[by_group["held", s, g] - by_group["random", s, g] for g in sorted(TAKING_PART)] for s in SEEDS]
     )
-    interval = crossed_interval(crossed)
+    held = results["folds"][0]["held_out"]
+    first = np.isin(sorted(TAKING_PART), held)
+    assert 0 < first.sum() < 5
+    crossed = np.stack([crossed[:, first].mean(axis=1), crossed[:, ~first].mean(axis=1)], axis=1)
+    interval = crossed_interval(crossed)  # what one training held out counts as one
     assert new["scope"] == "on new events"
     assert (new["mean"], new["low"], new["high"]) == pytest.approx(
         (interval.mean, interval.low, interval.high)
     )
-    test_set = TestSet(HELD_OUT, 6, 5, UNSEEN)
+    test_set = TestSet(HELD_OUT, 6, 5, UNSEEN, held_out=tuple(tuple(f["held_out"]) for f in results["folds"]))
+    assert contrast["folds"] == 2
     check_again((finished / "results.csv").read_text(), results["contrasts"], make_recipe(data), [test_set])
 
 

@@ -11,7 +11,7 @@ from test_80_report import NAMES, SCRIPT, Page, edit, make_results
 from sartransfer import figures, report
 from sartransfer.figures import strata
 from sartransfer.scene_tables import scene_figures
-from sartransfer.wording import group_words
+from sartransfer.wording import group_words, metric_words
 
 KINDS = {
     "incidence_angle_deg": [(20, 30), (30, 40), (40, 47)],
@@ -101,8 +101,8 @@ def test_a_recall_of_few_pixels_is_hollow(tmp_path):
     labels = [axes.get_ylabel() for axes in figure.axes]
     columns = len(results["test_sets"])
     rows = {labels[i]: hollow[i : i + columns] for i in range(0, len(labels), columns)}
-    assert rows == {name: [name == "recall (dry)"] * columns for name in rows}
-    assert "recall (dry)" in rows
+    assert rows == {name: [name == "recall of dry"] * columns for name in rows}
+    assert "recall of dry" in rows
 
 
 def test_the_tallest_bar_of_all_test_sets_has_its_number_inside(tmp_path):
@@ -285,10 +285,9 @@ def test_ice_is_pale_and_water_dark():
 
 
 def test_averages_have_their_name():
-    assert figures.metric_words("iou_weighted") == "IoU (weighted)"
-    assert figures.metric_words("f1_macro") == "F1 (macro)"
-    assert figures.metric_words("iou", "ice") == "IoU (ice)"
-    assert figures.metric_words("cohen_kappa") == "Cohen's kappa"
+    assert metric_words("iou_weighted") == "IoU (weighted)"
+    assert metric_words("f1_macro") == "F1 (macro)"
+    assert metric_words("iou", "ice") == "IoU of ice"
 
 
 def test_panels_show_all_of_a_large_scene(monkeypatch, tmp_path):

@@ -21,7 +21,7 @@ from small_data import write_scene as write_labelled
 
 from sartransfer import cli, members
 from sartransfer.catalog import read_catalog, write_catalog
-from sartransfer.cli import main
+from sartransfer.cli import catalogs, main
 from sartransfer.contract import InputBand, InputContract
 from sartransfer.geotiff import write_geotiff
 from sartransfer.models import build_model, write_checkpoint
@@ -229,6 +229,19 @@ def test_commands_with_mistakes(call):
         assert (code, expected in said, "Traceback" in said) == (2, True, False), said
 
 
+@pytest.mark.parametrize("more", [("--cluster-tls", "keys"), ("--cluster-plain",)])
+def test_how_to_join_a_cluster_without_one_is_refused(refuse, tmp_path, trained, data, more):
+    path, asked = scene(tmp_path / "scene.tif"), recipe(tmp_path, data / "catalog.csv")
+    for words in (
+        ("predict", trained, path, "-o", tmp_path / "map.tif"),
+        ("compare", asked, "-o", tmp_path / "out"),
+        ("compare", asked, "-o", tmp_path / "out", "--folds", "2"),
+    ):
+        assert f"{more[0]} is for --cluster" in refuse(*words, *more)
+    assert not (tmp_path / "map.tif").exists()
+    assert not (tmp_path / "out").exists()
+
+
 def test_labels_of_another_size(refuse, call, tmp_path):
     write_small(tmp_path / "data", {"train": 4, "validation": 1, "test": 1})
     wrong = write_labelled(tmp_path / "data" / "wrong.npz", np.random.default_rng(0), size=16)
@@ -395,6 +408,30 @@ def test_ctrl_c_in_a_command_that_keeps_nothing(call, trained, tmp_path, monkeyp
     assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
 
 
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        ("compare x.yaml", "finished runs and epochs are kept, and the same command goes on from there."),
+        ("train x.yaml", "finished runs and epochs are kept, and the same command goes on from there."),
+        ("demo", "finished runs and epochs are kept, and the same command goes on from there."),
+        ("prepare patches x.csv", "what is done is kept, and the same command goes on from there."),
+        ("prepare tiles x.csv", "what is done is kept, and the same command goes on from there."),
+        ("fetch flood", "what is done is kept, and the same command goes on from there."),
+        ("simulate sea-ice", "what is done is kept, and the same command goes on from there."),
+        ("prepare flood tiles patches", "nothing was written."),
+        ("prepare sentinel1 x.SAFE", "nothing was written."),
+        ("prepare icechart x.shp", "nothing was written."),
+        ("catalog check compare", "nothing was written."),
+    ],
+)
+def test_ctrl_c_promises_only_what_is_kept(call, monkeypatch, words, kept):
+    def interrupt(*_, **__):
+        raise SystemExit(130) from KeyboardInterrupt()
+
+    monkeypatch.setattr(cli, "app", interrupt)
+    assert call(*words.split()) == (130, "", f"stopped: {kept}\n")
+
+
 # --- what the commands do -------------------------------------------------------------------------------------
 
 
@@ -419,6 +456,35 @@ def test_help_names_every_command_and_what_it_takes(call):
         assert "Usage: sartransfer " + command in text
     code, printed, _ = call("--version")
     assert (code, printed.strip()) == (0, cli.__version__)
+
+
+def test_each_line_of_help_can_be_read_alone():
+    """None leans on the line above it: "Of the draw.", "Its collection."."""
+    from typer.main import get_command
+
+    def options(command):
+        for inner in getattr(command, "commands", {}).values():
+            yield from options(inner)
+        yield from ((command.name, p.opts[0], p.help) for p in command.params if hasattr(p, "help"))
+
+    found = [*options(get_command(cli.app))]
+    assert len(found) > 150
+    leaning = re.compile(r"(Of|Its|Or|And|Which:|With its|In units|At the|[A-Z]\w+\.$)")
+    assert [one for one in found if leaning.match(one[2] or "") and one[1].startswith("--")] == []
+
+
+def test_a_check_of_a_catalog_tells_how_far_it_is(call, data, monkeypatch):
+    """It reads every pixel: the bar goes from nothing to all scenes."""
+    seen = []
+
+    class Told(catalogs.Progress):
+        def update(self, task, **words):
+            seen.append((words["completed"], words["total"]))
+            super().update(task, **words)
+
+    monkeypatch.setattr(catalogs, "Progress", Told)
+    assert call("catalog", "check", data / "catalog.csv")[0] == 0
+    assert seen == [(number, 10) for number in range(1, 11)]
 
 
 def test_the_schema_is_json(call):

@@ -20,11 +20,12 @@ from sartransfer.cli import main
 from sartransfer.cli.mapping import parse_bytes
 from sartransfer.contract import InputBand, InputContract
 from sartransfer.errors import InputError
-from sartransfer.forecast import in_bytes, in_time
+from sartransfer.forecast import in_bytes
 from sartransfer.geotiff import write_geotiff
 from sartransfer.models import build_model, write_checkpoint
 from sartransfer.plan import relation_of
 from sartransfer.scene import GeoReference
+from sartransfer.wording import duration_words
 
 torch.set_num_threads(1)
 SOURCE = Path(predict.__file__).parent.parent
@@ -399,7 +400,7 @@ def test_amounts_and_durations_are_told_as_people_read_them():
         "4 GB",
         "30 TB",
     ]
-    assert [in_time(s) for s in (0.23, 45, 600, 9000)] == ["0.23 s", "45 s", "10 min", "2.5 h"]
+    assert [duration_words(s) for s in (0.23, 45, 600, 9000)] == ["0.23 s", "45 s", "10 min", "2 h 30 min"]
 
 
 def test_areas_are_told_expected_and_corrected(call, files, tmp_path):
@@ -414,6 +415,7 @@ def test_areas_are_told_expected_and_corrected(call, files, tmp_path):
         tmp_path / "scores.json", "-o", tmp_path / "areas.json",
     )  # fmt: skip
     assert code == 0, said
+    first = said
     assert "adjusted km2 [95 %]" in printed
     told = json.loads((tmp_path / "areas.json").read_text())
     total = sum(row["km2"] for row in told.values())
@@ -445,12 +447,31 @@ def test_areas_are_told_expected_and_corrected(call, files, tmp_path):
     for name, which in (("of", {"checkpoint": "n1 epoch 1"}), ("seen", {"views": 4})):
         told_so = {"test": {"classes": ["dry", "wet"], "scenes": scenes} | which}
         (tmp_path / f"{name}.json").write_text(json.dumps(told_so))
-    users = all_of_them / all_of_them.sum(0)
-    expected = users @ np.array([told["dry"]["km2"], told["wet"]["km2"]])
+    rates = all_of_them / all_of_them.sum(1, keepdims=True)
+    expected = np.linalg.solve(rates.T, [told["dry"]["km2"], told["wet"]["km2"]])
     assert told["wet"]["adjusted_km2"] == pytest.approx(expected[1])
     assert told["wet"]["low_km2"] < told["wet"]["adjusted_km2"] < told["wet"]["high_km2"]
+    (note,) = told["wet"]["notes"]  # far more is mapped as wet than on any test group
+    assert "% of the test groups' maps: whether the errors are alike so far outside is not known." in note
+    assert f"warning: {note}" in first
+    assert "adjusted: by how often the 6 test groups' classes are missed" in first
+    assert "warning: the scenes of test name no group" not in first
+    for scene in scenes:
+        scene["group"] = scene["id"]
+    (tmp_path / "ungrouped.json").write_text(
+        json.dumps({"test": {"classes": ["dry", "wet"], "scenes": scenes}})
+    )
+    code, _, said = call("areas", tmp_path / "map.tif", "--scores", tmp_path / "ungrouped.json")
+    assert (code, "warning: the scenes of test name no group, and each counts as one" in said) == (0, True)
+    for scene in scenes:
+        scene["confusion"] = [[60, 40], [30, 20]]
+    (tmp_path / "useless.json").write_text(
+        json.dumps({"test": {"classes": ["dry", "wet"], "scenes": scenes}})
+    )
     for more, expected in (
         (("--scores", tmp_path / "no.json"), "is not there"),
+        (("--scores", tmp_path), "cannot be read: Is a directory"),
+        (("--scores", tmp_path / "useless.json"), "does not tell them apart, and areas are not estimable"),
         (("--scores", tmp_path / "areas.json"), "holds no scores as sartransfer evaluate --out writes them"),
         (("--probabilities", tmp_path / "map.tif"), "does not hold the probabilities of 2 classes"),
         (("-o", tmp_path / "areas.json"), "exists already"),
@@ -503,7 +524,8 @@ def test_test_sets_are_joined_and_those_that_tell_of_no_new_event_left_out(call,
     told = json.loads((tmp_path / "areas.json").read_text())
     mapped = np.array([told["dry"]["km2"], told["wet"]["km2"]])
     errors = matrices["elbe"] + matrices["oder"] + matrices["old"]
-    assert told["wet"]["adjusted_km2"] == pytest.approx((errors / errors.sum(0) @ mapped)[1])
+    rates = errors / errors.sum(1, keepdims=True)
+    assert told["wet"]["adjusted_km2"] == pytest.approx(np.linalg.solve(rates.T, mapped)[1])
     assert (told["wet"]["test_sets"], told["wet"]["groups"]) == (["elbe", "oder", "old"], 5)
     named = [w for name in ("elbe", "oder", "ruled") for w in ("--split", name)]
     code, _, said = call(*words, *named)

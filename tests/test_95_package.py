@@ -204,3 +204,13 @@ def test_dependencies_are_named_with_a_lower_bound():
     assert project["license"] == "Apache-2.0"
     assert project["scripts"] == {"sartransfer": "sartransfer.cli:main"}
     assert all(">=" in dependency for dependency in project["dependencies"])
+
+
+def test_every_module_has_a_place_among_the_layers():
+    import tomllib
+
+    (contract,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    listed = [name.strip(" ()") for layer in contract["layers"] for name in layer.split("|")]
+    there = {p.stem for p in SOURCE.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
+    assert contract["exhaustive"] is True
+    assert sorted(listed) == sorted(there - {"__init__", *contract["exhaustive_ignores"]})

@@ -165,6 +165,7 @@ def polygon_areas(ground: Ground, polygons: NDArray[Any]) -> NDArray[np.float64]
     """Return the areas of polygons on the ellipsoid, in square metres, holes taken off.
 
     Args:
+        ground: where the map lies on the ellipsoid.
         polygons: (N,) shapely polygons, in pixel coordinates (col, row). Their edges are straight in the map's CRS;
             they are divided every `EDGE` metres, and the pieces taken as geodesics (Karney 2013, by pyproj.Geod).
     """

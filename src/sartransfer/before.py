@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 
@@ -19,8 +20,9 @@ from sartransfer.models.segmenter import ONE_VALUE, one_value_words
 from sartransfer.readers import open_entry, open_scene
 from sartransfer.readers.image import opened_image
 from sartransfer.readers.opening import ENDINGS, check_place
-from sartransfer.recipe import BandRecipe, ModelRecipe, Recipe, TrainingRecipe
+from sartransfer.recipe import BandRecipe, Recipe, TrainingRecipe
 from sartransfer.scene import GeoReference, Scene
+from sartransfer.stages import built_options
 
 DOES = {"segment": "labels every pixel", "classify": "gives one class to a whole patch"}
 
@@ -101,19 +103,10 @@ def check_networks(recipe: Recipe, catalog: Catalog, bands: int) -> None:
     for name, start in recipe.initializations.items():
         training, model = recipe.training_of(name), recipe.model_of(name)
         _check_loss(training, classes)
-        network = _built(_adapted(model, training), bands, classes)
+        network = _built(model.name, built_options(model, training), bands, classes)
         _check_task(model.name, network, recipe.task)
         if _least_batch(recipe, catalog, training) == 1 and not training.freeze_batch_norm:
             _check_one(model.name, network, recipe, catalog, training, start.freeze)
-
-
-def _adapted(model: ModelRecipe, training: TrainingRecipe) -> ModelRecipe:
-    """Add to a network what its training asks of it, as `stages.Job.options` does."""
-    if training.lora is None:
-        return model
-    return model.model_copy(
-        update={"options": {**model.options, "lora": training.lora.model_dump(mode="json")}}
-    )
 
 
 def _check_loss(training: TrainingRecipe, classes: int) -> None:
@@ -130,14 +123,14 @@ def _check_loss(training: TrainingRecipe, classes: int) -> None:
     )
 
 
-def _built(model: ModelRecipe, bands: int, classes: int) -> Network:
+def _built(name: str, options: dict[str, Any], bands: int, classes: int) -> Network:
     """Build a network on no device where it can be, else on the processor; the caller's chance is left alone."""
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
-                return build_model(model.name, bands, classes, **model.options)
+                return build_model(name, bands, classes, **options)
         except Exception:  # what is wrong, or that it cannot be without memory, the real one tells
-            return build_model(model.name, bands, classes, **model.options)
+            return build_model(name, bands, classes, **options)
 
 
 def _check_task(name: str, network: Network, task: str) -> None:

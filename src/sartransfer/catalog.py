@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,12 +16,15 @@ from sartransfer.errors import CatalogError, InputError, OutputError, nearest, o
 from sartransfer.parts import Part
 from sartransfer.recipe.data import name_fault
 from sartransfer.scene import Band, format_bands, parse_bands
+from sartransfer.textfile import class_names, composed, hidden_character, parse_json
 from sartransfer.wholefile import replacing
 
 TRAIN = "train"
 VALIDATION = "validation"
 IGNORE_INDEX = 255
 COLUMNS = ("id", "images", "readers", "bands", "label", "class", "split", "group", "time", "platform")
+HEADER = ("name", "classes", "label_values", "source", "pixel_m")
+WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,10 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One scene of a catalog: its files, its label and where it belongs."""
+    """One scene of a catalog: its files, its label and where it belongs.
+
+    Id, class and group are `textfile.composed`: one name in two forms of Unicode is one group, and no leak.
+    """
 
     id: str
     assets: tuple[Asset, ...]
@@ -54,6 +61,10 @@ class Entry:
     """The part of the scene that this entry is: no pixel and no label outside it is read; None: all of it."""
 
     def __post_init__(self) -> None:
+        for name in ("id", "category", "group"):
+            value = getattr(self, name)
+            if value and composed(value) != value:
+                object.__setattr__(self, name, composed(value))
         if not self.id:
             raise CatalogError("a catalog entry needs an id.")
         if not self.assets:
@@ -85,8 +96,10 @@ class Catalog:
         if len(set(ids)) != len(ids):
             twice = sorted({i for i in ids if ids.count(i) > 1})[:5]
             raise CatalogError(f"catalog {self.name!r}: ids must be unique; twice: {', '.join(twice)}.")
-        if len(set(self.classes)) != len(self.classes):
-            raise CatalogError(f"catalog {self.name!r}: classes must be unique: {', '.join(self.classes)}.")
+        try:
+            object.__setattr__(self, "classes", class_names(self.classes))
+        except ValueError as error:
+            raise CatalogError(f"catalog {self.name!r}: {error}.") from error
         bad = {v for v in self.label_values.values() if v != IGNORE_INDEX and not 0 <= v < len(self.classes)}
         if bad:
             raise CatalogError(
@@ -126,7 +139,7 @@ def read_catalog(path: str | Path) -> Catalog:
     or in the member ``sartransfer`` of the GeoJSON; without them the classes are those of the column ``class``.
 
     Raises `InputError` for a file that is missing or no such table, `CatalogError`, naming the row, for what
-    does not hold together.
+    does not hold together: a header with other members or values, names with characters that are not seen.
     """
     path = Path(path)
     try:
@@ -135,21 +148,19 @@ def read_catalog(path: str | Path) -> Catalog:
         raise InputError(f"{path} is not there. Check the path of the catalog.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: {error}.") from error
-    header, rows = _parse_json(path, text) if _is_json(path) else _parse_csv(path, text)
+    told, rows = _parse_json(path, text) if _is_json(path) else _parse_csv(path, text)
+    header = _header(path, told)
     base = path.absolute().parent
     entries = tuple(_entry(f"{path}, row {number}", row, base) for number, row in rows)
     found = tuple(sorted({e.category for e in entries if e.category}))
-    try:
-        catalog = Catalog(
-            name=str(header.get("name") or path.stem),
-            entries=entries,
-            classes=tuple(header.get("classes") or found),
-            label_values={int(k): int(v) for k, v in (header.get("label_values") or {}).items()},
-            source=str(header.get("source") or ""),
-            pixel_m=None if header.get("pixel_m") is None else float(header["pixel_m"]),
-        )
-    except (TypeError, ValueError, AttributeError) as error:
-        raise CatalogError(f"{path}: its header does not hold together: {error}.") from error
+    catalog = Catalog(
+        name=str(header.get("name") or path.stem),
+        entries=entries,
+        classes=header.get("classes") or found,
+        label_values=header.get("label_values") or {},
+        source=str(header.get("source") or ""),
+        pixel_m=header.get("pixel_m"),
+    )
     for category in found:
         if category not in catalog.classes:
             raise CatalogError(f"{path}: {one_of('class', category, catalog.classes)}")
@@ -160,7 +171,7 @@ def write_catalog(catalog: Catalog, path: str | Path, overwrite: bool = False) -
     """Write a catalog as CSV or GeoJSON, by the ending, so that `read_catalog` reads it back equal.
 
     Paths become relative to the catalog's folder. Raises `OutputError` if the file exists already, cannot be written
-    or ends in neither ``.csv`` nor ``.geojson`` or ``.json``.
+    or ends in neither ``.csv`` nor ``.geojson`` or ``.json``, and `CatalogError` for what could not be read back.
     """
     path = Path(path)
     if path.suffix.lower() not in (".csv", ".geojson", ".json"):
@@ -177,8 +188,15 @@ def write_catalog(catalog: Catalog, path: str | Path, overwrite: bool = False) -
     } | ({} if catalog.pixel_m is None else {"pixel_m": catalog.pixel_m})
     rows = [_row(entry, path.absolute().parent) for entry in catalog.entries]
     text = _format_json(header, rows) if _is_json(path) else _format_csv(header, rows)
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise CatalogError(
+            f"catalog {catalog.name!r}: {text[max(0, error.start - 20) : error.end + 20]!r} holds a character that "
+            "UTF-8 cannot say. Rename it."
+        ) from error
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_bytes(data)
     return path
 
 
@@ -186,13 +204,13 @@ def _is_json(path: Path) -> bool:
     return path.suffix.lower() in (".json", ".geojson")
 
 
-def _parse_csv(path: Path, text: str) -> tuple[dict[str, Any], list[tuple[int, dict[str, str]]]]:
-    header: dict[str, Any] = {}
+def _parse_csv(path: Path, text: str) -> tuple[Any, list[tuple[int, dict[str, str]]]]:
+    header: Any = None
     lines = io.StringIO(text, newline="")
     first = lines.readline()
     skipped = 0
     if first.startswith("#"):
-        header, skipped = _header(path, first.lstrip("#")), 1
+        header, skipped = _first_line(path, first.lstrip("#")), 1
         first = lines.readline()
     known = (*COLUMNS, "image")
     delimiter = max(",;\t", key=lambda d: sum(c.strip(' "\r\n') in known for c in first.split(d)))
@@ -216,28 +234,93 @@ def _parse_csv(path: Path, text: str) -> tuple[dict[str, Any], list[tuple[int, d
     return header, rows
 
 
-def _parse_json(path: Path, text: str) -> tuple[dict[str, Any], list[tuple[int, dict[str, str]]]]:
+def _parse_json(path: Path, text: str) -> tuple[Any, list[tuple[int, dict[str, str]]]]:
     try:
-        document = json.loads(text)
+        document = parse_json(text)
         features = [dict(f["properties"]) for f in document["features"]]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read as a GeoJSON FeatureCollection: {error}.") from error
-    for properties in features:
+    rows = []
+    for number, properties in enumerate(features, start=1):
         _check_columns(path, list(properties))
-    header = document.get("sartransfer") or {}
-    rows = [{k: "" if v is None else str(v) for k, v in f.items()} for f in features]
-    return header if isinstance(header, dict) else {}, list(enumerate(rows, start=1))
+        for column, value in properties.items():
+            if isinstance(value, bool | list | dict):
+                raise CatalogError(
+                    f"{path}, row {number}: {column} must be text, not {json.dumps(value)[:80]}. Put it in quotes; "
+                    "several files of one scene are joined by |."
+                )
+        rows.append((number, {k: "" if v is None else str(v) for k, v in properties.items()}))
+    return document.get("sartransfer"), rows
 
 
-def _header(path: Path, text: str) -> dict[str, Any]:
+def _first_line(path: Path, text: str) -> Any:
     try:
-        header = json.loads(text)
+        return parse_json(text)
     except ValueError as error:
         raise CatalogError(
             f"{path}: the first line begins with # but is no JSON ({error}). "
             'It should look like # {"name": "mine", "classes": ["dry", "flooded"]}'
         ) from error
-    return header if isinstance(header, dict) else {}
+
+
+def _header(path: Path, told: Any) -> dict[str, Any]:
+    """Return what a catalog's header says, checked: nothing in it is passed over, or read as something else."""
+    if told is None:
+        return {}
+    try:
+        if not isinstance(told, dict):
+            raise ValueError(
+                f'it must be an object, {{"name": ..., "classes": [...]}}, not {json.dumps(told)[:80]}'
+            )
+        for key in told:
+            if key not in HEADER:
+                raise ValueError(
+                    f"{key!r} is not known. Must be one of: {', '.join(HEADER)}.{nearest(key, HEADER)}"
+                )
+        header = {key: value for key, value in told.items() if value is not None}
+        for key in ("name", "source"):
+            if isinstance(header.get(key), bool | list | dict):
+                raise ValueError(f"{key} must be text in quotes, not {json.dumps(header[key])[:80]}")
+        if "classes" in header:
+            header["classes"] = class_names(header["classes"])
+        if "label_values" in header:
+            header["label_values"] = _label_values(header["label_values"])
+        if "pixel_m" in header:
+            header["pixel_m"] = _metres(header["pixel_m"])
+    except ValueError as error:
+        raise CatalogError(f"{path}: its header does not hold together: {error}.") from error
+    return header
+
+
+def _label_values(told: Any) -> dict[int, int]:
+    if not isinstance(told, dict):
+        raise ValueError(
+            f'label_values must be an object, {{"0": 0, "255": 1}}: raster value -> class number, not '
+            f"{json.dumps(told)[:80]}"
+        )
+    found: dict[int, int] = {}
+    for key, value in told.items():
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, str):
+            whole = WHOLE.fullmatch(value) is not None
+        if not WHOLE.fullmatch(key) or not whole or isinstance(value, bool):
+            raise ValueError(
+                f"label_values: {key!r}: {json.dumps(value)[:80]} are not a label's raster value and the number of its "
+                f'class, whole numbers such as {{"0": 0, "255": 1}} ({IGNORE_INDEX} to ignore it)'
+            )
+        if int(key) in found:
+            raise ValueError(f"label_values: {int(key)} stands twice")
+        found[int(key)] = int(value)
+    return found
+
+
+def _metres(told: Any) -> float:
+    if isinstance(told, bool | list | dict):
+        raise ValueError(f"pixel_m must be a number of metres, not {json.dumps(told)[:80]}")
+    try:
+        return float(told)
+    except (ValueError, OverflowError):
+        raise ValueError(f"pixel_m must be a number of metres, not {told!r:.80}") from None
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
@@ -259,7 +342,17 @@ def _check_columns(path: Path, columns: list[str]) -> None:
 def _entry(where: str, row: dict[str, str], base: Path) -> Entry:
     """Make an entry of one row; `base` is the folder that paths are relative to."""
     cell = {k: v.strip() for k, v in row.items()}
-    paths = _split(cell.get("images") or cell.get("image", ""))
+    images = cell.get("images") or cell.get("image", "")
+    paths = _split(images)
+    if not all(paths):
+        raise CatalogError(
+            f"{where}: images {images!r} have a | with no file beside it. Take it out, or name the file."
+        )
+    for column in ("id", "class", "group", "platform"):
+        if hidden := hidden_character(cell.get(column, "")):
+            raise CatalogError(
+                f"{where}: {column} {cell[column]!r} holds a character that is not seen ({hidden}). Write it anew."
+            )
     readers = _parts(where, "readers", cell, len(paths))
     bands = _parts(where, "bands", cell, len(paths))
     time = cell.get("time")
@@ -290,9 +383,17 @@ def _row(entry: Entry, base: Path) -> dict[str, str]:
             "have the recipe cut it (data.validation.halves)."
         )
     for path in (*(a.path for a in entry.assets), *([entry.label] if entry.label else [])):
-        if "|" in str(path) or str(path) != str(path).strip():
+        words = str(path)
+        if "|" in words or words != words.strip() or any(c in words for c in "\r\n\0"):
             raise CatalogError(
-                f"entry {entry.id!r}: a path with | or with spaces at its ends: {path}. Rename it."
+                f"entry {entry.id!r}: a path with |, line ends or spaces at its ends: {words!r}. Rename it."
+            )
+    for column, value in (
+        ("id", entry.id), ("class", entry.category), ("group", entry.group), ("platform", entry.platform),
+    ):  # fmt: skip
+        if hidden := hidden_character(value or ""):
+            raise CatalogError(
+                f"entry {entry.id!r}: {column} {value!r} holds a character that is not seen ({hidden}). Rename it."
             )
     row = {
         "id": entry.id,

@@ -1,9 +1,7 @@
 """Cloud-optimized GeoTIFFs of raw layers on disk, in memory that does not grow with them."""
 
-import contextlib
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer.errors import OutputError, one_of
-from sartransfer.geotiff import TILE, placement
+from sartransfer.geotiff import TILE, placement, quiet
 from sartransfer.scene import GeoReference, Window
 
 CACHE = (
@@ -167,13 +165,3 @@ def _describe(path: Path, layer: Layer, georeference: GeoReference, tags: Mappin
             file.scales = [layer.scale] * layer.count
         if layer.colormap:
             file.write_colormap(1, {int(k): (*rgb, 255) for k, rgb in layer.colormap.items()})
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the warning that a file is not georeferenced: the scene is not."""
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield

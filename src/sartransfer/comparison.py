@@ -16,6 +16,7 @@ from sartransfer.cluster import Cluster, run_tasks
 from sartransfer.data.resolve import TrainingData, open_training_data
 from sartransfer.errors import OutputError, RecipeError, SartransferError, one_of
 from sartransfer.evaluate import evaluate_checkpoint, log_look, read_scores, write_scores
+from sartransfer.faults import read_yaml
 from sartransfer.gather import Comparison, gather
 from sartransfer.models.checkpoint import read_checkpoint
 from sartransfer.models.initialize import InitializationReport
@@ -165,7 +166,17 @@ def check_out(out: Path, name: str, holds: str = "runs") -> None:
         return
     import yaml
 
-    before = yaml.safe_load(kept.read_text(encoding="utf-8"))
+    try:
+        before = read_yaml(kept.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        before, fault = None, " ".join(str(error).split())
+    else:
+        fault = "it does not hold the keys of a recipe"
+    if not isinstance(before, dict):
+        raise OutputError(
+            f"{kept} is damaged: {fault}. If {out} holds the comparison {name!r}, delete that file (runs are kept); "
+            "else choose another folder."
+        )
     if before.get("name") != name:
         raise OutputError(
             f"{out} holds the comparison {before.get('name')!r}, not {name!r}. Choose another folder."

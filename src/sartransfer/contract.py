@@ -44,10 +44,11 @@ class InputBand:
 
     def __post_init__(self) -> None:
         parse_unit(self.unit)
-        if not np.isfinite(self.mean) or not np.isfinite(self.std) or self.std <= 0:
+        largest, smallest = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
+        if not abs(self.mean) <= largest or not smallest <= self.std <= largest:  # scenes are float32
             raise InputError(
                 f"input {self.name!r} cannot be normalized with mean {self.mean} and std {self.std}: "
-                "is the band constant?"
+                "is the band constant, or are there pixels of -3.4e38, a nodata that the files do not declare?"
             )
 
 

@@ -77,6 +77,17 @@ def words_of(error: BaseException) -> str:
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise `OutputError` for a file that is there already, unless it may be replaced."""
+    """Raise `OutputError` for a file that is there already, unless it may be replaced, and for one without a folder."""
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already. Give another name, or overwrite=True (--overwrite).")
+        raise OutputError(
+            f"{path} exists already. Choose another name, or overwrite it (overwrite=True, --overwrite)."
+        )
+
+
+def refuse_input(path: Path, inputs: Iterable[Path]) -> None:
+    """Raise `OutputError` for a file to be written that is one of `inputs`, even where it may be replaced."""
+    for file in inputs:
+        if path.exists() and file.exists() and path.samefile(file):
+            raise OutputError(f"{path} is what is read ({file}), which would be lost. Choose another name.")

@@ -12,16 +12,20 @@ from numpy.typing import NDArray
 from sartransfer.catalog import IGNORE_INDEX, Catalog, Entry
 from sartransfer.data.patches import category_index
 from sartransfer.data.strata import bins_of, open_strata
-from sartransfer.errors import CatalogError, InputError
+from sartransfer.errors import CatalogError, InputError, OutputError
 from sartransfer.members import check_members, open_members, plan_members, predict_members
 from sartransfer.metrics import confusion_matrix, top_k_accuracy
 from sartransfer.models.checkpoint import Checkpoint
+from sartransfer.npz import UNREADABLE_ZIP
 from sartransfer.predict import predict_chips, predict_windows
 from sartransfer.readers import open_entry, read_label, refuse_unsaid_labels
 from sartransfer.recipe import StrataRecipe
 from sartransfer.runs import now, read_json, write_json
 from sartransfer.scene import Scene, Window
 from sartransfer.wholefile import replacing
+
+DAMAGED_SCORES: tuple[type[Exception], ...] = (*UNREADABLE_ZIP, LookupError, TypeError, AttributeError)
+"""What files of scores that were cut off or edited end in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +68,6 @@ class TestScores:
     def groups(self) -> tuple[str, ...]:
         """The groups, sorted."""
         return tuple(sorted({s.group for s in self.scenes}))
-
-    def of_group(self, group: str) -> "TestScores":
-        """The scores of one group alone."""
-        return TestScores(self.test_set, self.classes, tuple(s for s in self.scenes if s.group == group))
 
     def top2(self) -> float | None:
         """Share of chips whose class is among the two highest logits; None for segmentation."""
@@ -269,10 +269,22 @@ def read_scores(
     Args:
         folder: of the run. test_set: its name. views: with so many views; None: with any number.
         strata: with the pixels counted by these strata, in these bins; None: with any, or none.
+
+    Raises `InputError` for what is damaged.
     """
     path = folder / "scores" / f"{test_set}.json"
     if not path.is_file():
         return None
+    try:
+        return _read_scores(path, folder / "logits" / f"{test_set}.npz", views, strata)
+    except DAMAGED_SCORES as error:
+        raise InputError(
+            f"{path}, or the logits beside it, is damaged ({error}). Delete it and run again: only the scores are "
+            "computed anew."
+        ) from error
+
+
+def _read_scores(path: Path, kept: Path, views: int | None, strata: StrataRecipe | None) -> TestScores | None:
     values = read_json(path)
     if views is not None and values.get("views", 1) != views:
         return None
@@ -280,7 +292,6 @@ def read_scores(
     if strata is not None and bins != strata.bins:
         return None
     logits: dict[str, tuple[NDArray[np.float32], int]] = {}
-    kept = folder / "logits" / f"{test_set}.npz"
     if kept.is_file():
         with np.load(kept, allow_pickle=False) as data:
             ids, rows, labels = data["ids"], data["logits"], data["labels"]
@@ -296,11 +307,25 @@ def read_scores(
 
 
 def log_look(path: Path, test_set: str, recipe_hash: str, **facts: Any) -> None:
-    """Append to the log of looks at test scores: who chose after having looked cannot hide it."""
-    import json
+    """Append to the log of looks at test scores: who chose after having looked cannot hide it.
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(
-            json.dumps({"time": now(), "test_set": test_set, "recipe_hash": recipe_hash, **facts}) + "\n"
-        )
+    The line is on disk on return, whole or not at all; after one that a kill cut off a new line begins.
+    Raises `OutputError` where it cannot be written.
+    """
+    import json
+    import os
+
+    line = json.dumps({"time": now(), "test_set": test_set, "recipe_hash": recipe_hash, **facts}) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else f"\n{line}"
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror or error}). Is the disk full?"
+        ) from error

@@ -1,15 +1,18 @@
 """Recipes as text: YAML read strictly, single settings changed, and what is wrong put into words."""
 
 import difflib
-import json
 import re
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import yaml
 
 from sartransfer.errors import RecipeError, nearest, one_of
 
+MERGE = "tag:yaml.org,2002:merge"
+MOST_ALIASED = 100_000  # values; nine lists of nine aliases each are 43 million
+MOST_MERGED = 200  # keys
 STARTS = ("random", "torchvision", "timm", "smp", "terratorch", "file", "hub", "run", "stages")
 TASKS = ("segment", "classify")
 
@@ -17,27 +20,82 @@ TASKS = ("segment", "classify")
 def read_yaml(text: str) -> Any:
     """Return the plain values of YAML text.
 
-    Raises `yaml.YAMLError`, also for a key that stands twice and for an alias that holds itself.
+    Raises `yaml.YAMLError`, also for a key that stands twice, an alias that holds itself, aliases that stand for over
+    `MOST_ALIASED` values, values that are not what their form says (``2024-13-45``), and lists nested too deeply.
     """
-    values = yaml.load(text, _UniqueKeys)  # noqa: S506 - it is a SafeLoader
     try:
-        json.dumps(values, skipkeys=True, default=str)
-    except ValueError:
-        raise yaml.YAMLError("an alias (*) stands for something that holds itself") from None
+        values = yaml.load(text, _Plain)  # noqa: S506 - it is a SafeLoader
+        counts: dict[int, int] = {}
+        added = _expanded(values, counts, set()) - sum(counts.values())
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # of PyYAML's scanner: no such character
+        raise yaml.YAMLError(str(error)) from None
+    if added > MOST_ALIASED:
+        raise yaml.YAMLError(
+            f"its aliases (*) stand for over {MOST_ALIASED:,} values. Write out what is meant, without aliases"
+        )
     return values
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which no key stands twice: PyYAML would keep the last one and say nothing."""
+def _expanded(value: Any, counts: dict[int, int], path: set[int]) -> int:
+    """Return how many values there are with each alias written out; `counts`: those of each list or group alone."""
+    sizes: dict[int, int] = {}
+
+    def size(value: Any) -> int:
+        if not isinstance(value, dict | list | tuple | set):
+            return 1
+        key = id(value)
+        if key in path:
+            raise yaml.YAMLError("an alias (*) stands for something that holds itself")
+        if key not in sizes:
+            path.add(key)
+            items = list(value.values() if isinstance(value, dict) else value)
+            counts[key] = 1 + sum(not isinstance(i, dict | list | tuple | set) for i in items)
+            sizes[key] = 1 + sum(size(i) for i in items)
+            path.remove(key)
+        return sizes[key]
+
+    return size(value)
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML in which no key stands twice (PyYAML would keep the last one), and faults say where they are."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError, OverflowError):
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            words = f"{str(node.value)[:40]!r} is no {kind}. Quote it if it is a text"
+            raise yaml.MarkedYAMLError(None, None, words, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
+        seen: set[tuple[str, Any]] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+                # By its text, and by what it means: 1, 01, 1.0 and true are one key to Python.
+                same = {("text", key.value), ("value", self.construct_object(key))}
+                if seen & same:
                     raise yaml.MarkedYAMLError(None, None, f"key {key.value!r} stands twice", key.start_mark)
-                seen.add(key.value)
+                seen |= same
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Lay merged groups (<<) into a group; each is written out, so that their number must be kept in bounds."""
+        total = 0
+        for key, value in node.value:
+            if key.tag != MERGE:
+                continue
+            for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if isinstance(part, yaml.MappingNode):
+                    self.flatten_mapping(part)
+                    total += len(part.value)
+        if total > MOST_MERGED:
+            raise yaml.MarkedYAMLError(
+                None, None, f"over {MOST_MERGED:,} keys are merged (<<) into one group", node.start_mark
+            )
+        super().flatten_mapping(node)
 
 
 def set_value(values: dict[str, Any], override: str) -> None:
@@ -101,9 +159,13 @@ def _message(fault: Any) -> str:
         message = "must be a list"
     elif kind == "literal_error":
         hint = nearest(str(given), re.findall(r"'([^']*)'", context["expected"]))
+    elif kind == "string_type" and isinstance(given, int | float | date):
+        hint = " Quote it: without quotes YAML reads it as a number, a date or a truth value."
     message = message.replace("Input should be", "must be")
     if given is None or isinstance(given, str | int | float | bool):
         message += f" (given: {'nothing' if given is None else repr(given)})"
+    elif isinstance(given, date):
+        message += f" (given: the date {given})"
     return f"{message}.{hint}" if hint else message
 
 

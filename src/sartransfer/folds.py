@@ -18,6 +18,7 @@ from sartransfer.data.splits import group_folds
 from sartransfer.data.unlabelled import open_unlabelled, refuse_seen_tests
 from sartransfer.errors import CatalogError, LeakageError, OutputError, SartransferError
 from sartransfer.gather import Comparison
+from sartransfer.histories import Learned, same_catalog
 from sartransfer.joined import HELD_OUT, gather_folds
 from sartransfer.plan import Plan, plan_comparison
 from sartransfer.predict import choose_device
@@ -159,10 +160,15 @@ def _refuse_seen(recipe: Recipe, whole: Catalog) -> None:
                 continue
             looked_at.add(source)
             seen = open_unlabelled(data) if unlabelled else open_catalog(data, check=False)
-            ours = recipe.data
-            same = data.dataset == ours.dataset if data.dataset else data.catalog == ours.catalog
             try:
-                refuse_seen_tests(seen, target, stage=stage.name, same_catalog=same)
+                refuse_seen_tests(
+                    seen,
+                    target,
+                    stage=stage.name,
+                    same_catalog=same_catalog(data, recipe.data),
+                    footprint_days=recipe.data.footprint_days,
+                    words=Learned(stage.name, "stage", data, not unlabelled).words,
+                )
             except LeakageError as error:
                 raise LeakageError(
                     f"initialization {name!r} cannot be compared by folds, each of which holds out groups that this "

@@ -13,6 +13,7 @@ from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.predict import predict_logits
 from sartransfer.streaming import writing_bytes
 from sartransfer.windows import EXACT, MEASURED, OVERLAP, SPLIT, ScenePlan, cut, grow, rounded
+from sartransfer.wording import duration_words
 
 SIDE = 256  # of the image that is timed, in pixels
 
@@ -41,7 +42,7 @@ class Forecast:
         number = f"{self.windows} windows" if self.windows > 1 else "one window"
         return (
             f"{number}, {self.plan.describe()}; at most {in_bytes(self.memory)} of memory and {in_bytes(self.disk)} of "
-            f"disk; about {in_time(self.seconds_per_window)} a window, {in_time(self.seconds)} in all"
+            f"disk; about {duration_words(self.seconds_per_window)} a window, {duration_words(self.seconds)} in all"
         )
 
 
@@ -106,10 +107,3 @@ def in_bytes(number: float) -> str:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} TB"
-
-
-def in_time(seconds: float) -> str:
-    """Return a duration as people read it."""
-    if seconds < 90:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

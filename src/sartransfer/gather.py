@@ -12,6 +12,7 @@ from sartransfer import __version__
 from sartransfer.baselines import rule_rows, rules_json, score_rules
 from sartransfer.catalog import VALIDATION
 from sartransfer.certainty import RunKey, calibration_json, ensembles_json
+from sartransfer.errors import InputError
 from sartransfer.evaluate import TestScores, read_scores, uncounted_warning
 from sartransfer.panels import write_panels
 from sartransfer.plan import Plan, PlannedRun
@@ -19,6 +20,7 @@ from sartransfer.predict import choose_precision
 from sartransfer.recipe import without_places
 from sartransfer.results import (
     NOT_KNOWN,
+    OTHER_DATA,
     RULE_LABELS,
     ScoredRun,
     contrasts,
@@ -171,10 +173,7 @@ def _run_json(planned: PlannedRun, out: Path) -> dict[str, Any]:
     curves: dict[str, list[float | None]] = {}
     file = planned.folder.path / "curves.csv"
     if status != "missing" and file.is_file():
-        head, *lines = file.read_text(encoding="utf-8").splitlines()
-        cells = [line.split(",") for line in lines]
-        for i, column in enumerate(head.split(",")):
-            curves[column] = [float(c[i]) if c[i] else None for c in cells]
+        curves = _curves(file)
     return {
         "initialization": planned.initialization,
         "fraction": planned.job.fraction,
@@ -189,6 +188,20 @@ def _run_json(planned: PlannedRun, out: Path) -> dict[str, Any]:
         "curves": curves,
         **({} if planned.fold is None else {"fold": planned.fold}),
     }
+
+
+def _curves(file: Path) -> dict[str, list[float | None]]:
+    """Return the columns of a run's curves; raises `InputError` for a file that is damaged."""
+    try:
+        head, *lines = file.read_text(encoding="utf-8").splitlines()
+        cells = [line.split(",") for line in lines]
+        return {
+            column: [float(c[i]) if c[i] else None for c in cells] for i, column in enumerate(head.split(","))
+        }
+    except (ValueError, IndexError) as error:
+        raise InputError(
+            f"{file} is damaged ({error}). Delete it and run again: weights and scores stay, its curves are gone."
+        ) from error
 
 
 def _confusions(scored: Sequence[ScoredRun], plan: Plan) -> Iterator[dict[str, Any]]:
@@ -214,7 +227,13 @@ def _reports(plan: Plan) -> dict[str, Any]:
     for planned in plan.runs:
         file = planned.folder.path / "initialization.json"
         if planned.initialization not in reports and _belongs(planned) and file.is_file():
-            reports[planned.initialization] = read_json(file)
+            report = read_json(file)
+            if not isinstance(report, dict):
+                raise InputError(
+                    f"{file} is damaged: it holds {type(report).__name__}, not a report. Delete its run's folder "
+                    f"{file.parent} and run again."
+                )
+            reports[planned.initialization] = report
     return reports
 
 
@@ -244,8 +263,14 @@ def _data_json(plan: Plan) -> dict[str, Any]:
         if len({r.fold for r in plan.runs}) > 1:
             break  # each fold has measured its own
         if largest and _belongs(planned) and which.is_file():
-            contract = read_json(which)["contract"]
-            normalization = [{k: b[k] for k in ("name", "unit", "mean", "std")} for b in contract]
+            try:
+                contract = read_json(which)["contract"]
+                normalization = [{k: b[k] for k in ("name", "unit", "mean", "std")} for b in contract]
+            except (KeyError, TypeError) as error:
+                raise InputError(
+                    f"{which} is damaged: it does not say the bands (contract: {error}). Delete its run's folder "
+                    f"{which.parent} and run again."
+                ) from error
             break
     return {
         "catalog": catalog.name,
@@ -257,9 +282,25 @@ def _data_json(plan: Plan) -> dict[str, Any]:
 
 
 def read_looks(path: Path) -> list[dict[str, Any]]:
-    """Return the logged looks at test scores, oldest first; none where there is no log."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    """Return the logged looks at test scores, oldest first; none where there is no log.
+
+    Lines that a kill cut off are passed over. Raises `InputError` for a line that is whole but no look.
+    """
+    looks: list[dict[str, Any]] = []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            look = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        said = look if isinstance(look, dict) else {}
+        if not all(isinstance(said.get(key), str) for key in ("time", "test_set", "recipe_hash")):
+            raise InputError(
+                f"{path}, line {number} is no look at a test set (time, test_set, recipe_hash): {line[:80]!r}. It was "
+                "changed since it was written; put it right, or remove that line."
+            )
+        looks.append(said)
+    return looks
 
 
 def count_looks(looks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -295,6 +336,11 @@ def _warnings(plan: Plan, runs: list[dict[str, Any]], scored: Sequence[ScoredRun
             found.append(
                 f"Nothing says whether training has seen the events of test set {test_set.name!r}: scenes name no "
                 "group (the column `group`). Its scores may say nothing of new events."
+            )
+        elif test_set.relation == OTHER_DATA and not test_set.grouped:
+            found.append(
+                f"Scenes of test set {test_set.name!r} name no group (the column `group`): nothing tells which are of "
+                "one event, and its scores say nothing of new events."
             )
         elif not test_set.events_unseen:
             found.append(

@@ -1,4 +1,4 @@
-"""GeoTIFF in and out: the one place that touches GDAL, and only for plain local files."""
+"""GeoTIFF in and out, of plain local files."""
 
 import contextlib
 import json
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sartransfer.errors import InputError, OutputError, UnitError, refuse_existing
 from sartransfer.radar.units import POWERS, UNIT_NAMES, UNKNOWN, Quantity, Unit, parse_unit
 from sartransfer.scene import POLARIZATIONS, Band, GeoReference, Scene, Window
+from sartransfer.textfile import class_names, parse_json
 from sartransfer.wholefile import replacing
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
@@ -148,16 +149,12 @@ def write_geotiff(
     _check_image(path, image, descriptions, units)
     _check_options(path, image, georeference, nodata, colormap)
     refuse_existing(path, overwrite)
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"{path} cannot be written: the folder {path.parent} does not exist. Make it first."
-        )
     from rasterio.errors import RasterioError
 
     place = georeference or GeoReference()
     with replacing(path, RasterioError, InputError) as temporary:
         try:
-            with _quiet():
+            with quiet():
                 _write(temporary, image, place, descriptions, units, tags, nodata, colormap)
             # GDAL may report a full disk only to its log: what was written is read back before it gets its name.
             if not _same(temporary, image):
@@ -232,8 +229,8 @@ class _Quiet:
 _QUIET = _Quiet()
 
 
-def _quiet() -> _Quiet:
-    """Silence the warning that a file is not georeferenced: `Scene.georeference` says so."""
+def quiet() -> _Quiet:
+    """Silence the warning that a file is not georeferenced, which `Scene.georeference` says; threads may share it."""
     return _QUIET
 
 
@@ -252,7 +249,7 @@ def opened(path: Path) -> Iterator[Any]:
     if str(path).startswith("/vsi") or not path.is_file():
         raise InputError(f"{path} is not there, or is no local file. Download it first, and check the path.")
     try:
-        with _quiet(), rasterio.open(path.resolve(), driver="GTiff") as file:
+        with quiet(), rasterio.open(path.resolve(), driver="GTiff") as file:
             yield file
     except RasterioError as error:
         raise InputError(
@@ -436,12 +433,23 @@ def write_classes_tag(classes: Sequence[str]) -> str:
 
 
 def map_classes(file: Any) -> dict[int, str]:
-    """Return class number -> name of an open map, from its tag ``SARTRANSFER_CLASSES``; empty where it has none."""
+    """Return class number -> name of an open map, from its tag ``SARTRANSFER_CLASSES``; empty where it has none.
+
+    Raises `InputError` for a tag that is damaged, or names that `textfile.class_names` does not take.
+    """
     text = file.tags().get("SARTRANSFER_CLASSES", "")
-    if text.startswith("{"):
-        return {int(k): str(v) for k, v in json.loads(text).items()}
-    parts = (part.partition("=") for part in text.split(",") if part)
-    return {int(number): name for number, sign, name in parts if sign and number.isdigit()}
+    try:
+        if text.startswith("{"):
+            found = {int(k): v for k, v in parse_json(text).items()}
+        else:
+            parts = (part.partition("=") for part in text.split(",") if part)
+            found = {int(number): name for number, sign, name in parts if sign and number.isdecimal()}
+        return dict(zip(found, class_names(found.values()), strict=True))
+    except ValueError as error:
+        raise InputError(
+            f"{file.name}: its tag SARTRANSFER_CLASSES does not name classes ({error}). It should look like "
+            "0=land,1=water; map the scene anew, or mend it: gdal_edit.py -mo SARTRANSFER_CLASSES=0=land,1=water FILE"
+        ) from error
 
 
 def check_outputs(
@@ -458,14 +466,9 @@ def check_outputs(
     out = paths[0]
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise OutputError(f"{out} does not end in .tif: a {what} is written as a GeoTIFF. Change the name.")
-    if not out.parent.is_dir():
-        raise OutputError(f"{out} cannot be written: there is no folder {out.parent}. Make it first.")
     for path in paths:
-        if not path.exists():
-            continue
-        if any(file.exists() and path.samefile(file) for file in inputs):
+        if path.exists() and any(file.exists() and path.samefile(file) for file in inputs):
             raise OutputError(f"{path} is {lost}, which would be lost. Choose another name.")
         if path.is_dir():
             raise OutputError(f"{path} is a folder. Give the name of a file.")
-        if not overwrite:
-            raise OutputError(f"{path} exists. Choose another name, or overwrite it (--overwrite).")
+        refuse_existing(path, overwrite)

@@ -86,7 +86,7 @@ def refuse_leaking_starts(
                     seen,
                     target,
                     stage=f"{learned.kind} {learned.name}",
-                    same_catalog=_same_catalog(learned.data, data),
+                    same_catalog=same_catalog(learned.data, data),
                     same_scenes=same_scenes(data),
                     footprint_days=data.footprint_days,
                     words=learned.words,
@@ -180,7 +180,7 @@ def _scenes(learned: Learned) -> Catalog | None:
     return found if there or learned.kind == "stage" else None
 
 
-def _same_catalog(one: DataRecipe, other: DataRecipe) -> bool:
+def same_catalog(one: DataRecipe, other: DataRecipe) -> bool:
     """Say whether both are of one dataset or catalog, so that a group's name means the same event."""
     return one.dataset == other.dataset if one.dataset else one.catalog == other.catalog
 

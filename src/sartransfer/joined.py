@@ -26,6 +26,7 @@ def gather_folds(recipe: Recipe, plans: Sequence[Plan], out: Path, device: str =
 
     Args:
         recipe: of the comparison. plans: of all its folds, in their order. out: where the results go.
+        device: on which panels are predicted.
     """
     scored, open_folds = join_runs(plans)
     joined = _joined_plan(recipe, plans, out)
@@ -77,7 +78,10 @@ def _joined_plan(recipe: Recipe, plans: Sequence[Plan], out: Path) -> Plan:
     entries = {e.id: e for plan in plans for e in plan.catalog.in_split(HELD_OUT)}
     sets = [plan.test_sets[0] for plan in plans]
     relation = next((t.relation for t in sets if t.relation != UNSEEN), UNSEEN)
-    test_set = TestSet(HELD_OUT, sum(t.scenes for t in sets), sum(t.groups for t in sets), relation)
+    held = tuple(_held_out(plan) for plan in plans)
+    test_set = TestSet(
+        HELD_OUT, sum(t.scenes for t in sets), sum(t.groups for t in sets), relation, held_out=held
+    )
     return Plan(
         recipe,
         out,
@@ -89,10 +93,13 @@ def _joined_plan(recipe: Recipe, plans: Sequence[Plan], out: Path) -> Plan:
     )
 
 
+def _held_out(plan: Plan) -> tuple[str, ...]:
+    return tuple(sorted({e.group or e.id for e in plan.catalog.in_split(HELD_OUT)}))
+
+
 def _fold_json(number: int, plan: Plan) -> dict[str, Any]:
     counts = {split: len(plan.catalog.in_split(split)) for split in (TRAIN, VALIDATION, HELD_OUT)}
-    held = sorted({e.group or e.id for e in plan.catalog.in_split(HELD_OUT)})
-    return {"fold": number, "folder": f"folds/{number}", "held_out": held, "scenes": counts}
+    return {"fold": number, "folder": f"folds/{number}", "held_out": list(_held_out(plan)), "scenes": counts}
 
 
 def _words(recipe: Recipe, joined: Plan, folds: int) -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sartransfer.cloud import Layer
 from sartransfer.errors import InputError, one_of
+from sartransfer.windowed import all_answered, refuse_unanswered, unanswered
 
 NODATA = 255
 SHARES = 254  # what a probability of 1 is in eight bits; 255 is nodata
@@ -78,7 +79,12 @@ def window_values(
             they disagree about, in nats: the entropy of the mean less the mean of the entropies (the mutual
             information of class and network; Depeweg et al. 2018).
         valid: (h, w).
+
+    Raises `InputError` where the answer for a valid pixel is not finite.
     """
+    for found in logits:
+        if not all_answered(found):
+            refuse_unanswered(int((unanswered(found).numpy() & valid).sum()))
     alone = len(logits) == 1
     needed = len(layers) > 1 or not alone
     shares = [torch.softmax(found, 0) for found in logits] if needed else []

@@ -1,7 +1,6 @@
 """A trained network, or several, and a scene in; a georeferenced map out."""
 
 import hashlib
-import json
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from sartransfer import __version__
 from sartransfer.ahead import Flow, in_order, strips
 from sartransfer.areas import open_ground
-from sartransfer.attribute_table import attribute_table
 from sartransfer.cloud import Layer, cache_within
 from sartransfer.contract import InputContract
 from sartransfer.data.check import belied_units
@@ -25,7 +23,8 @@ from sartransfer.engines.kinds import AUTO, EAGER, ENGINES, package_versions
 from sartransfer.errors import InputError
 from sartransfer.geotiff import check_outputs, write_classes_tag
 from sartransfer.heap import give_back_memory
-from sartransfer.map_layers import COLOURS, NODATA, class_colours, plan_layers, window_values
+from sartransfer.map_files import all_beside, beside_paths, map_paths, write_beside
+from sartransfer.map_layers import COLOURS, NODATA, plan_layers, window_values
 from sartransfer.members import (
     Member,
     check_members,
@@ -36,13 +35,13 @@ from sartransfer.members import (
     predict_members,
 )
 from sartransfer.models.checkpoint import Checkpoint, read_checkpoint
-from sartransfer.polygons import PolygonOptions, check_extra, class_areas, write_polygons
+from sartransfer.polygons import PolygonOptions, check_extra
 from sartransfer.predict import plan_flow, reading_bytes
 from sartransfer.readers import open_files
 from sartransfer.readers.display import display_warnings
 from sartransfer.runs import chosen_weights
 from sartransfer.scene import Band, Reading, Scene, Window, format_bands
-from sartransfer.stac import MapFacts, make_item, scene_time
+from sartransfer.stac import MapFacts, scene_time
 from sartransfer.streaming import GrowingMap, continues, earlier_task, placed, scene_parts, sidecars
 from sartransfer.windows import ScenePlan, cut
 
@@ -175,81 +174,83 @@ def predict_scene(
         reading=partial(reading_bytes, scene),
     )  # fmt: skip
     plan = plans[0]
-    warnings = _odd_values(networks, scene, plan, plan_flow(scene, device))
-    give_back_memory()  # of pixels that were looked at
-    sizes = [pixel_warning(scene, network.metadata.get("pixel_m")) for network in networks]
-    warnings += [*sorted({text for text in sizes if text}), *display_warnings(scene)]
+    warnings = _warnings(networks, scene, plan, device)
     engines = _earlier_engines(out, networks) if engine == AUTO else [engine]
     members = open_members(networks, plans, scene, device, views=views, engines=engines)
-    total = count_windows(plan, scene.height, scene.width)
     task = map_task(members, scene, files, device, reader)
     if own and not continues(layers, scene.height, scene.width, task):
         check_outputs(paths, files, overwrite, what="map", lost="the scene itself")
+    vector = beside_paths(out)["polygons"] if polygons is not None else None
+    areas: dict[str, float] | None = None
     with GrowingMap(layers, scene.height, scene.width, task) as growing:
-        scratch = growing.folder if growing.resumable else None
-        if elsewhere is None:
-            found = map_arrays(layers, members, scene, device, growing.done, scratch)
-        else:
-            found = elsewhere(layers, members, growing.done)
-        if progress:
-            progress(len(growing.done), total)
-        for window, arrays in found:
-            growing.add(window, arrays)
-            if progress:
-                progress(len(growing.done), total)
-        counts = growing.counts()
-        if not counts[: len(classes)].any():
+        _fill(growing, members, scene, device, elsewhere, progress)
+        counts = growing.counts()[: len(classes)].tolist()
+        if not any(counts):
             growing.task = None  # there is nothing to go on with
             raise _no_pixel(scene, [network.contract for network in networks])
-        areas: dict[str, float] | None = None
+        facts = None
+        if taken is not None:
+            facts = MapFacts(
+                scene, taken, tuple(layers), classes, vector, tuple(files), tuple(map(_identity, networks)),
+                plan.describe(), None,
+            )  # fmt: skip
+        written = taken or scene.time or UNDATED
 
         def accompany(made: Sequence[Path]) -> list[tuple[Path, Path]]:
-            """Write what stands beside the map, in the map's folder of parts."""
             nonlocal areas
-            folder = made[0].parent
-            pairs = [(folder / "table.aux.xml", map_paths(out, [out], False, False)[1])]
-            text = attribute_table(classes, class_colours(classes), counts[: len(classes)].tolist())
-            pairs[0][0].write_text(text, "utf-8")
-            if polygons is not None:
-                pairs.append((folder / "polygons.gpkg", out.with_suffix(".gpkg")))
-                areas = write_polygons(
-                    made[0], pairs[-1][0], polygons, overwrite=True, written=taken or scene.time or UNDATED
-                ).areas
-            if taken is not None:
-                if areas is None:
-                    areas = _areas(made[0])
-                vector = out.with_suffix(".gpkg") if polygons is not None else None
-                facts = MapFacts(
-                    scene, taken, tuple(layers), classes, vector, tuple(files), tuple(map(_identity, networks)),
-                    plan.describe(), areas,
-                )  # fmt: skip
-                text = json.dumps(make_item(facts, out.parent), indent=2, allow_nan=False)
-                pairs.append((folder / "item.json", out.with_suffix(".stac.json")))
-                pairs[-1][0].write_text(f"{text}\n", "utf-8")
+            pairs, areas = write_beside(made[0], out, classes, counts, polygons, written, facts)
             return pairs
 
-        tags = _tags(networks, scene, plan, warnings)
-        if files:
-            tags["SARTRANSFER_FILES"] = files_tag(files)
-        tags["SARTRANSFER_ENGINE"] = "; ".join(dict.fromkeys(m.engine.describe() for m in members))
+        tags = _tags(members, scene, files, warnings)
         growing.finish(
             scene.georeference, tags, overwrite=overwrite, beside=accompany, cache=cache_within(memory)
         )
     names = {layer.path.stem.removeprefix(out.stem): layer.path for layer in layers}
-    left = [p for p in _all_beside(out) if p not in paths and p.exists()]
+    left = [p for p in all_beside(out) if p not in paths and p.exists()]
     return MapResult(
-        out,
-        names.get("-probabilities"),
-        {name: int(counts[i]) for i, name in enumerate(classes)},
-        (*warnings, *(f"{path} is of an earlier map: remove it, or make it anew." for path in left)),
-        names.get("-entropy"),
-        plan,
-        names.get("-spread"),
-        out.with_suffix(".gpkg") if polygons is not None else None,
-        out.with_suffix(".stac.json") if taken is not None else None,
-        areas,
-        tags["SARTRANSFER_ENGINE"],
+        path=out,
+        probabilities=names.get("-probabilities"),
+        counts=dict(zip(classes, counts, strict=True)),
+        warnings=(*warnings, *(f"{path} is of an earlier map: remove it, or make it anew." for path in left)),
+        entropy=names.get("-entropy"),
+        plan=plan,
+        spread=names.get("-spread"),
+        polygons=vector,
+        item=beside_paths(out)["item"] if taken is not None else None,
+        areas=areas,
+        engine=tags["SARTRANSFER_ENGINE"],
     )
+
+
+def _warnings(networks: Sequence[Checkpoint], scene: Scene, plan: ScenePlan, device: str) -> list[str]:
+    """Return what is odd about a scene for the networks: its values, the size of its pixels, how it is shown."""
+    odd = _odd_values(networks, scene, plan, plan_flow(scene, device))
+    give_back_memory()  # of pixels that were looked at
+    sizes = [pixel_warning(scene, network.metadata.get("pixel_m")) for network in networks]
+    return [*odd, *sorted({text for text in sizes if text}), *display_warnings(scene)]
+
+
+def _fill(
+    growing: GrowingMap,
+    members: Sequence[Member],
+    scene: Scene,
+    device: str,
+    elsewhere: Elsewhere | None,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Compute the windows that a map lacks, and add them to it."""
+    total = count_windows(members[0].plan, scene.height, scene.width)
+    if elsewhere is None:
+        scratch = growing.folder if growing.resumable else None
+        found = map_arrays(growing.layers, members, scene, device, growing.done, scratch)
+    else:
+        found = elsewhere(growing.layers, members, growing.done)
+    if progress:
+        progress(len(growing.done), total)
+    for window, arrays in found:
+        growing.add(window, arrays)
+        if progress:
+            progress(len(growing.done), total)
 
 
 def read_networks(checkpoint: Networks) -> tuple[Checkpoint, ...]:
@@ -266,19 +267,6 @@ def read_networks(checkpoint: Networks) -> tuple[Checkpoint, ...]:
 def scene_files(scene: str | Path | Scene) -> list[Path]:
     """Return the files that a scene is read from; none for an open scene."""
     return [] if isinstance(scene, Scene) else [Path(name.strip()) for name in str(scene).split("|")]
-
-
-def _all_beside(path: Path) -> list[Path]:
-    """Return the files that may stand beside a map, but for its table of classes."""
-    layers = plan_layers(path, ("a", "b"), probabilities=True, entropy=True, spread=True)
-    return map_paths(path, [layer.path for layer in layers], True, True)[2:]
-
-
-def map_paths(out: Path, layers: Sequence[Path], polygons: bool, stac: bool) -> list[Path]:
-    """Return every file of a map: its layers, the table of classes, polygons and STAC item."""
-    more = [out.with_name(f"{out.name}.aux.xml")]
-    more += [out.with_suffix(".gpkg")] if polygons else []
-    return [layers[0], *more, *layers[1:], *([out.with_suffix(".stac.json")] if stac else [])]
 
 
 def map_arrays(
@@ -310,14 +298,6 @@ def _earlier_engines(out: Path, networks: Sequence[Checkpoint]) -> list[str]:
     same = task.get("tensors") == [network.metadata.get("sha256") for network in networks]
     good = same and isinstance(found, list) and len(found) == len(networks) and set(found) <= known
     return found if good and isinstance(found, list) else [AUTO]
-
-
-def _areas(path: Path) -> dict[str, float] | None:
-    """Return the areas of a map's classes; None where they cannot be known (no place, no pyproj)."""
-    try:
-        return {name: area for name, (_, area) in class_areas(path).items()}
-    except InputError:
-        return None
 
 
 def _odd_values(networks: Sequence[Checkpoint], scene: Scene, plan: ScenePlan, flow: Flow) -> list[str]:
@@ -441,14 +421,18 @@ def _identity(checkpoint: Checkpoint) -> str:
 
 
 def _tags(
-    networks: Sequence[Checkpoint], scene: Scene, plan: ScenePlan, warnings: Sequence[str]
+    members: Sequence[Member], scene: Scene, files: Sequence[Path], warnings: Sequence[str]
 ) -> dict[str, str]:
+    """Return the map's metadata."""
+    networks = [member.checkpoint for member in members]
     return {
         "SARTRANSFER_VERSION": __version__,
         "SARTRANSFER_CLASSES": write_classes_tag(networks[0].classes),
         "SARTRANSFER_CHECKPOINT": checkpoint_tag(networks),
         "SARTRANSFER_SCENE": scene.id,
-        "SARTRANSFER_METHOD": plan.describe(),
+        "SARTRANSFER_METHOD": members[0].plan.describe(),
         "SARTRANSFER_WARNINGS": "; ".join(warnings) or "none",
         "AREA_OR_POINT": "Area",
+        **({"SARTRANSFER_FILES": files_tag(files)} if files else {}),
+        "SARTRANSFER_ENGINE": "; ".join(dict.fromkeys(member.engine.describe() for member in members)),
     }

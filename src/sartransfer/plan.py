@@ -30,7 +30,7 @@ from sartransfer.models.attention import quick_attention
 from sartransfer.predict import autocast, choose_device, choose_precision
 from sartransfer.readers import refuse_unsaid_labels
 from sartransfer.recipe import DataRecipe, Recipe, StagesStart, TrainingRecipe, digest
-from sartransfer.results import NOT_KNOWN, OTHER_DATA, RULE_LABELS, TestSet
+from sartransfer.results import NOT_KNOWN, OTHER_DATA, RULE_LABELS, TestSet, pairs
 from sartransfer.runs import RunFolder, fingerprint
 from sartransfer.stages import Job, content_of
 from sartransfer.statistics import smallest_detectable_difference, smallest_sign_flip_p
@@ -99,6 +99,11 @@ def plan_comparison(
     catalog = open_catalog(recipe.data)
     if recipe.primary.class_ and recipe.primary.class_ not in catalog.classes:
         raise RecipeError(one_of("primary.class", recipe.primary.class_, catalog.classes))
+    if recipe.primary.metric == "top2" and len(catalog.classes) < 3:
+        raise RecipeError(
+            f"primary.metric 'top2' says nothing of {len(catalog.classes)} classes ({', '.join(catalog.classes)}): the"
+            " right one is always among the two highest. Take accuracy or f1_macro."
+        )
     names = recipe.tests or catalog.test_sets
     for name in names:
         if name not in catalog.test_sets:
@@ -109,7 +114,10 @@ def plan_comparison(
     for name in names:
         entries = catalog.in_split(name)
         groups = {e.group or e.id for e in entries}
-        test_sets.append(TestSet(name, len(entries), len(groups), relation_of(recipe, catalog, name)))
+        grouped = all(e.group for e in entries)
+        test_sets.append(
+            TestSet(name, len(entries), len(groups), relation_of(recipe, catalog, name), grouped)
+        )
         if recipe.task == "segment":
             refuse_unsaid_labels(catalog, entries)
         if (
@@ -185,7 +193,8 @@ def estimate(plan: Plan, device: str = "auto", tell: Callable[[str], None] | Non
     Labels are looked at first (`data.check.look_at_labels`): ``labels`` says at how many.
     ``seconds_per_run`` is an upper bound where training may stop early. ``detectable`` gives, for a standard
     deviation of the paired differences between seeds of half a point, one and two points, the smallest true
-    difference that this many seeds find in four of five comparisons.
+    difference that this many seeds find in four of five comparisons, with the correction for as many ``contrasts`` as
+    are planned.
     """
     device = choose_device(device)
     recipe = plan.recipe
@@ -238,7 +247,7 @@ def estimate(plan: Plan, device: str = "auto", tell: Callable[[str], None] | Non
     disk = sum(parameters[r.initialization] * 4 * 2 for r in unfinished)
     disk += max((parameters[r.initialization] * 4 * 3 for r in unfinished), default=0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    n = len(recipe.seeds)
+    n, contrasts = len(recipe.seeds), max(1, len(pairs(recipe)))
     return {
         "runs": len(plan.runs),
         "open": len(unfinished),
@@ -249,8 +258,9 @@ def estimate(plan: Plan, device: str = "auto", tell: Callable[[str], None] | Non
         "disk_bytes": disk,
         "seeds": n,
         "smallest_p": smallest_sign_flip_p(n),
+        "contrasts": contrasts,
         "detectable": {
-            sd: smallest_detectable_difference(n, sd) if n > 1 else float("inf") for sd in (0.005, 0.01, 0.02)
+            sd: smallest_detectable_difference(n, sd, contrasts=contrasts) for sd in (0.005, 0.01, 0.02)
         },
     }
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from sartransfer.areas import Ground, divided, open_ground, polygon_areas
 from sartransfer.cloud import CACHE
 from sartransfer.errors import InputError, OutputError, refuse_existing
-from sartransfer.geotiff import map_classes, opened, read_georeference
+from sartransfer.geotiff import map_classes, opened, quiet, read_georeference
 from sartransfer.regions import find_runs, merge_small
 
 PIXELS = 2**20  # of a map that are looked at together, in whole rows
@@ -82,6 +81,7 @@ def write_polygons(
     Args:
         map_path: a GeoTIFF of class numbers (one uint8 band) with CRS and transform.
         out: ends in ``.gpkg``.
+        options: minimum mapping unit and simplification; None: neither.
         classes: names; None: as the map says (tag ``SARTRANSFER_CLASSES``), or the numbers.
         colours: red, green, blue of each class; None: the map's.
         overwrite: replace a file that is there.
@@ -98,8 +98,6 @@ def write_polygons(
             f"{out} does not end in .gpkg: polygons are written as a GeoPackage. Change the name."
         )
     refuse_existing(out, overwrite)
-    if not out.parent.is_dir():
-        raise OutputError(f"{out} cannot be written: there is no folder {out.parent}. Make it first.")
     check_extra()
     with opened(map_path) as file:
         if file.count != 1 or file.dtypes[0] != "uint8":
@@ -281,14 +279,12 @@ def _write_plain(out: Path, path: Path, ground: Ground, min_area: float, nodata:
     if min_area > 0:
         runs = find_runs(rows, ground.height, ground.width, ground.pixel_areas)
         rows = merge_small(runs, min_area, nodata).rows(rows_at_once(ground.width))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(
-            out, "w", driver="GTiff", count=1, height=ground.height, width=ground.width, dtype="uint8",
-            bigtiff="if_safer",
-        ) as file:  # fmt: skip
-            for first, values in rows:
-                file.write(values, 1, window=Part(0, first, ground.width, len(values)))
+    with quiet(), rasterio.open(
+        out, "w", driver="GTiff", count=1, height=ground.height, width=ground.width, dtype="uint8",
+        bigtiff="if_safer",
+    ) as file:  # fmt: skip
+        for first, values in rows:
+            file.write(values, 1, window=Part(0, first, ground.width, len(values)))
 
 
 Found = Iterator[tuple[NDArray[np.uint8], NDArray[Any]]]

@@ -34,12 +34,14 @@ from sartransfer.scene_plan import (
     plan_passes,
 )
 from sartransfer.windowed import (
+    NO_ANSWER,
     Answer,
     exact_windows,
     labels,
     measured_image,
     mixed,
     overlapped_windows,
+    refuse_unanswered,
     split_windows,
     turned,
     turned_back,
@@ -266,11 +268,15 @@ def predict_classes(
     """Yield the windows of a scene with their classes (h, w) uint8 and valid pixels (h, w).
 
     The arguments are those of `predict_windows`. The split stage makes no logits of full size then, and from a GPU
-    only the classes come back.
+    only the classes come back. Raises `InputError` where the answer for a valid pixel is not finite.
     """
     found = _windows(checkpoint, model, scene, device, views, plan, done, scratch, engine, flow, classes=True)
     for window, numbers, valid in found:
-        yield window, numbers.numpy(), valid
+        labelled = numbers.numpy()
+        unknown = labelled == NO_ANSWER
+        if unknown.any():
+            refuse_unanswered(int((unknown & valid).sum()), f" of scene {scene.id!r}, {window},")
+        yield window, labelled, valid
 
 
 def predict_windows(

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from sartransfer.data.patches import EpochSampler, SceneStore
 from sartransfer.data.unlabelled import UnlabelledData, UnlabelledSamples
-from sartransfer.errors import InputError, OutputError, RecipeError
+from sartransfer.errors import InputError, RecipeError
 from sartransfer.models.masked import MaskedAutoencoder
 from sartransfer.models.pretrained import write_pretrained
 from sartransfer.optimization import build_optimizer, build_scheduler, decay_groups
@@ -23,6 +23,7 @@ from sartransfer.recipe import MaskedRecipe, PatchRecipe, TrainingRecipe
 from sartransfer.scene import Window
 from sartransfer.textfile import write_text
 from sartransfer.train import CURVES, Fitted, Progress, curves_csv, keep_freed_memory
+from sartransfer.wholefile import replacing
 
 BETAS = (0.9, 0.95)  # of AdamW, He et al. 2022, table 8
 
@@ -184,7 +185,6 @@ def _resume(folder: Path, model: MaskedAutoencoder, optimizer: Any, scheduler: A
 
 
 def _save(folder: Path, model: MaskedAutoencoder, optimizer: Any, scheduler: Any, state: _State) -> None:
-    temporary = folder / ".resume.pt.tmp"
     kept = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -193,9 +193,5 @@ def _save(folder: Path, model: MaskedAutoencoder, optimizer: Any, scheduler: Any
         "best_value": state.best_value,
         "best_epoch": state.best_epoch,
     }
-    try:
+    with replacing(folder / "resume.pt") as temporary:
         torch.save(kept, temporary)
-        temporary.replace(folder / "resume.pt")
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {folder}/resume.pt: {error.strerror}.") from None

@@ -5,39 +5,34 @@ outside is escaped by the template. `write_figures` writes the plots alone.
 """
 
 import base64
-import json
 import math
 import statistics
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sartransfer.errors import InputError
+from sartransfer.npz import UNREADABLE_ZIP, check_members
+from sartransfer.results_file import Results, naming_damage, read_results
 from sartransfer.rule_tables import add_rules, rule_view
 from sartransfer.scene_tables import scene_figures, scene_view
 from sartransfer.tables import patch_figures, patch_view, resampled_view
 from sartransfer.wholefile import write_bytes
 from sartransfer.wording import (
-    UNSEEN_EVENTS,
     duration_words,
     estimate_words,
+    metric_words,
     number_words,
     p_words,
     verdict_parts,
 )
 
-Results = dict[str, Any]
 View = dict[str, Any]
 
-RESULT_KEYS = (
-    *("sartransfer", "name", "task", "simulated", "created", "classes"),
-    *("primary", "baseline", "initializations"),
-    *("fractions", "seeds", "verdict", "test_sets", "table", "contrasts", "runs", "confusion"),
-    *("initialization_reports", "recipe", "recipe_hash", "environment", "data", "looks", "warnings"),
-)
 PANEL_KEYS = ("image", "band_names", "label", "scene", "rank", "initializations", "predictions", "scores")
 PANEL_FACTS = ("size", "step", "pixel_m", "seed")  # panels of before are without
+NO_PANEL: tuple[type[Exception], ...] = (*UNREADABLE_ZIP, LookupError, TypeError)
+"""What a file that is no panel, or a damaged one, ends in."""
 RANKS = ("best", "median", "worst")
 ORIGINS = ("loaded", "adapted", "random", "frozen")
 SIGNS = {
@@ -74,13 +69,8 @@ def write_report(folder: Path, *, out: Path | None = None) -> Path:
         "duration": duration_words,
         "p_value": p_words,
     }
-    try:
+    with naming_damage(folder):
         html = environment.get_template("report.html").render(_view(results, folder / "panels"))
-    except (KeyError, jinja2.UndefinedError) as error:
-        raise InputError(
-            f"{folder / 'results.json'} lacks something the report needs: {error}. Run the comparison again:"
-            " finished runs are kept."
-        ) from error
     return write_bytes(out or folder / "report.html", html.encode())
 
 
@@ -95,44 +85,21 @@ def write_figures(folder: Path, out: Path) -> list[Path]:
     from sartransfer import figures
 
     results = read_results(folder)
-    largest = max(results["fractions"])
-    drawn = {
-        "scores": figures.draw_scores(results, largest),
-        "differences": figures.draw_differences(results, largest),
-        "curves": figures.draw_curves(results, largest),
-        "epochs": figures.draw_epochs(results, largest),
-        "confusion": figures.draw_confusion(results, largest),
-        "label-efficiency": figures.draw_label_efficiency(results),
-        "reliability": figures.draw_reliability(results, largest),
-        **patch_figures(results, largest),
-        **scene_figures(results, largest),
-    }
-    return [
-        write_bytes(out / f"{name}.png", figures.render(figure, "png"))
-        for name, figure in drawn.items()
-        if figure
-    ]
-
-
-def read_results(folder: Path) -> Results:
-    """Return `folder`/results.json, checked for its keys; numbers that are not finite become None."""
-    path = folder / "results.json"
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path} is missing. Give the folder that `sartransfer compare` wrote (its option -o)."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Run the comparison again.") from error
-    if not isinstance(results, dict) or (lacking := [k for k in RESULT_KEYS if k not in results]):
-        wanted = ", ".join(lacking) if isinstance(results, dict) else "an object of results"
-        raise InputError(f"{path} lacks {wanted}. Run the comparison again: finished runs are kept.")
-    if not results["fractions"]:
-        raise InputError(f"{path} names no share of the labels (fractions=[]). Run the comparison again.")
-    checked: Results = _finite(results)
-    named: Results = _named(checked, f"unseen {checked.get('groups_are', 'events')}")
-    return named
+    with naming_damage(folder):
+        largest = max(results["fractions"])
+        drawn = {
+            "scores": figures.draw_scores(results, largest),
+            "differences": figures.draw_differences(results, largest),
+            "curves": figures.draw_curves(results, largest),
+            "epochs": figures.draw_epochs(results, largest),
+            "confusion": figures.draw_confusion(results, largest),
+            "label-efficiency": figures.draw_label_efficiency(results),
+            "reliability": figures.draw_reliability(results, largest),
+            **patch_figures(results, largest),
+            **scene_figures(results, largest),
+        }
+        pictures = {name: figures.render(figure, "png") for name, figure in drawn.items() if figure}
+    return [write_bytes(out / f"{name}.png", content) for name, content in pictures.items()]
 
 
 def _view(results: Results, panels: Path) -> View:
@@ -153,7 +120,7 @@ def _view(results: Results, panels: Path) -> View:
         **rule_view(results),
         "resampled": resampled_view(results),
         "ranked": any(not panel["alone"] for panel in shown),
-        "metric": figures.metric_words(results["primary"]["metric"], results["primary"]["class"]),
+        "metric": metric_words(results["primary"]["metric"], results["primary"]["class"]),
         "verdict": verdict_parts(results["verdict"], results["contrasts"]),
         "colours": colours,
         "signs": SIGNS,
@@ -197,7 +164,7 @@ def _differences(results: Results, fraction: float) -> tuple[list[View], list[Vi
     for c in results["contrasts"]:
         words = {s["scope"]: s for s in c["statements"]}
         row = c | {
-            "metric_words": figures.metric_words(c["metric"], c["class"]),
+            "metric_words": metric_words(c["metric"], c["class"]),
             "fraction_words": figures.fraction_words(c["fraction"]),
             "here": words.get("on this test set"),
             "new": words.get("on new events"),
@@ -217,7 +184,7 @@ def _plots(results: Results, fraction: float) -> View:
     """Return the plots of one share of the labels, None where there is nothing to plot."""
     from sartransfer import figures
 
-    metric = figures.metric_words(results["primary"]["metric"], results["primary"]["class"])
+    metric = metric_words(results["primary"]["metric"], results["primary"]["class"])
     confusion = [c for c in results["confusion"] if c["fraction"] == fraction]
     return {
         "fraction": figures.fraction_words(fraction),
@@ -263,7 +230,7 @@ def _tables(results: Results) -> list[View]:
         table = tables.setdefault(
             key,
             {
-                "metric": figures.metric_words(row["metric"], row["class"]),
+                "metric": metric_words(row["metric"], row["class"]),
                 "primary": figures.is_primary(row, results),
                 "fraction": figures.fraction_words(row["fraction"]),
                 "size": row["fraction"],
@@ -360,7 +327,8 @@ def _panels(results: Results, folder: Path) -> list[View]:
     """Return the panels by test set, best to worst, as pictures or (task classify) as chips with words."""
     from sartransfer import figures
 
-    found = [_panel(path, results) for path in sorted(folder.glob("*.npz"))]
+    shades = _shades(results["classes"])
+    found = [_panel(path, results["classes"], shades) for path in sorted(folder.glob("*.npz"))]
     names = figures.ordered_test_sets(found, results)
     place = {rank: i for i, rank in enumerate(RANKS)}
     found.sort(key=lambda p: (names.index(p["test_set"]), place.get(p["rank"], len(place))))
@@ -369,23 +337,26 @@ def _panels(results: Results, folder: Path) -> list[View]:
     return found
 
 
-def _panel(path: Path, results: Results) -> View:
+def _panel(path: Path, classes: Sequence[str], shades: Sequence[str]) -> View:
     import numpy as np
 
-    from sartransfer import pictures
-
     try:
+        check_members(path)
         with np.load(path, allow_pickle=False) as archive:
             data = {key: archive[key] for key in PANEL_KEYS}
             facts = {key: archive[key] for key in PANEL_FACTS if key in archive}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return _panel_view(path, data, facts, classes, shades)
+    except NO_PANEL as error:
         raise InputError(
             f"{path} is not a panel: {error}. Delete it and run the comparison again."
         ) from error
+
+
+def _panel_view(path: Path, data: View, facts: View, classes: Sequence[str], shades: Sequence[str]) -> View:
+    from sartransfer import pictures
+
     image, label = data["image"], data["label"]
-    classes = results["classes"]
     bands = pictures.shown_bands([str(n) for n in data["band_names"]])
-    shades = _shades(classes)
     step = pictures.picture_step(*image.shape[-2:])
     starts = []
     for name, prediction, score in zip(
@@ -453,21 +424,3 @@ def _image(figure: Any, alt: str) -> View | None:
 
 def _uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def _finite(value: Any) -> Any:
-    """Replace numbers that are not finite (Python writes NaN into JSON) by None, everywhere below `value`."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _named(value: Any, unseen: str) -> Any:
-    """Say what the groups of unseen test sets are where results say events, everywhere below `value`."""
-    if isinstance(value, dict):
-        return {key: _named(item, unseen) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_named(item, unseen) for item in value]
-    return unseen if value == UNSEEN_EVENTS else value

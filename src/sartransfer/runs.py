@@ -22,6 +22,8 @@ from sartransfer.journal import lock
 from sartransfer.textfile import write_text
 
 Status = Literal["missing", "unfinished", "finished", "failed"]
+STATUSES = ("unfinished", "finished", "failed")  # as records have them
+TEXTS, NUMBERS = ("identity", "status", "started", "finished", "error"), ("epochs", "best_epoch", "seconds")
 PACKAGES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "numpy", "rasterio")
 
 LARGE_FILE = 64 << 20  # larger ones are read once a process, for as long as they stay as they are
@@ -35,9 +37,9 @@ class RunFolder:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What ``run.json`` says; empty where there is none."""
+        """What ``run.json`` says; empty where there is none. Raises `InputError` for one that is damaged."""
         file = self.path / "run.json"
-        return read_json(file) if file.is_file() else {}
+        return _checked(file, read_json(file)) if file.is_file() else {}
 
     def status(self, identity: str) -> Status:
         """Say how far the run with this identity got here; a run of another identity counts as missing."""
@@ -103,7 +105,11 @@ class RunFolder:
             self.path / "run.json",
             {**self.record, **facts, "status": "finished", "finished": now(), "error": None},
         )
-        (self.path / "resume.pt").unlink(missing_ok=True)
+        for state in (
+            self.path / "resume.pt",
+            *self.path.glob(".resume.pt.*.tmp"),
+        ):  # a kill leaves the latter
+            state.unlink(missing_ok=True)
 
     def fail(self, error: str) -> None:
         """Mark the run as failed, with the reason; it is tried again when the comparison is started again."""
@@ -111,6 +117,24 @@ class RunFolder:
         write_json(
             self.path / "run.json", {**self.record, "status": "failed", "finished": now(), "error": error}
         )
+
+
+def _checked(file: Path, record: Any) -> dict[str, Any]:
+    """Return the record of a run; raises `InputError` where it is none."""
+    if not isinstance(record, dict):
+        fault = f"it holds {type(record).__name__}, not the record of a run"
+    elif "identity" in record and record.get("status") not in STATUSES:
+        fault = f"status={record.get('status')!r}, must be one of: {', '.join(STATUSES)}"
+    else:
+        said = {key: value for key, value in record.items() if value is not None}
+        wrong = [key for key in TEXTS if not isinstance(said.get(key, ""), str)]
+        wrong += [key for key in NUMBERS if not isinstance(said.get(key, 0), int | float)]
+        if not wrong:
+            return record
+        fault = f"{wrong[0]}={record[wrong[0]]!r}"
+    raise InputError(
+        f"{file} is damaged: {fault}. Delete it and run again: what lies in its folder is moved aside."
+    )
 
 
 def chosen_weights(path: Path) -> str:
@@ -226,7 +250,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"there is no {path}.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); delete it and run again.") from None
 
 

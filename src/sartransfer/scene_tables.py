@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sartransfer.wording import number_words
+from sartransfer.wording import metric_words, number_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -126,7 +126,7 @@ def _stratum_table(results: Results, rows: Sequence[Mapping[str, Any]], test_set
     return {
         "test_set": test_set,
         "names": names,
-        "titles": [figures.metric_words(metric, class_) for metric, class_ in shown],
+        "titles": [metric_words(metric, class_) for metric, class_ in shown],
         "rows": [
             {
                 "bin": words,

@@ -100,11 +100,19 @@ class Job:
     @property
     def options(self) -> dict[str, Any]:
         """What the network is built with: its own options, and the low-rank additions that training asks for."""
-        if self.training.lora is None:
-            return self.model.options
-        if "lora" in self.model.options:
-            raise RecipeError("lora stands in model.options and in training: say it once, in training.lora.")
-        return {**self.model.options, "lora": self.training.lora.model_dump(mode="json")}
+        return built_options(self.model, self.training)
+
+
+def built_options(model: ModelRecipe, training: TrainingRecipe) -> dict[str, Any]:
+    """Return what a network is built with: its own options, and the low-rank additions that its training asks for.
+
+    Raises `RecipeError` where both name them.
+    """
+    if training.lora is None:
+        return model.options
+    if "lora" in model.options:
+        raise RecipeError("lora stands in model.options and in training: say it once, in training.lora.")
+    return {**model.options, "lora": training.lora.model_dump(mode="json")}
 
 
 def train_job(

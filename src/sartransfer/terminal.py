@@ -1,16 +1,40 @@
 """What the command line shows: paths, verdicts, failures, tables, and how a comparison goes on."""
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+import rich.console
+from rich.console import ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
+
+from sartransfer.wording import duration_words
 
 if TYPE_CHECKING:
     from sartransfer.gather import Comparison
     from sartransfer.plan import Plan
+
+# What would move the cursor, change what stands there already or reverse what is read, in texts of others (names of
+# classes in a checkpoint, of files): C0 but tab and line feed, DEL, C1, bidirectional marks; and what UTF-8 cannot say.
+_UNPRINTED = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+class Console(rich.console.Console):
+    """A terminal or file that shows ``?`` for each control character of a text; colours and bars are rich's own."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of what is shown, without control characters."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(_UNPRINTED.sub("?", segment.text), segment.style)
+
 
 out = Console()
 err = Console(stderr=True)
@@ -67,9 +91,10 @@ def show_estimate(plan: "Plan", device: str) -> None:
     table.add_row("runs", f"{found['runs']}, of which {found['open']} are still to be done")
     table.add_row("labels", found["labels"])
     for name, seconds in found["seconds_per_run"].items():
-        table.add_row(f"one run, {escape(name)}", f"at most {_duration(seconds)}")
+        table.add_row(f"one run, {escape(name)}", f"at most {duration_words(seconds)}")
     table.add_row(
-        "time in all", f"at most {_duration(found['seconds'])} on this machine, after the stages of chains"
+        "time in all",
+        f"at most {duration_words(found['seconds'])} on this machine, after the stages of chains",
     )
     table.add_row("memory", f"about {found['memory_bytes'] / 2**30:.1f} GiB")
     table.add_row("disk", f"about {found['disk_bytes'] / 2**30:.2f} GiB")
@@ -81,15 +106,10 @@ def show_estimate(plan: "Plan", device: str) -> None:
     out.print(table)
     out.print(
         "Smallest difference: what is called better in four of five comparisons, for that standard deviation "
-        "of the paired differences between seeds (in the primary metric, on a fixed test set).",
+        "of the paired differences between seeds (in the primary metric, on a fixed test set)"
+        + (f", corrected for {found['contrasts']} planned contrasts." if found["contrasts"] > 1 else "."),
         soft_wrap=True,
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def failure_words(runs: Sequence[dict[str, Any]], of: int) -> str:

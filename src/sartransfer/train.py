@@ -37,7 +37,7 @@ from sartransfer.distributed_training import (
     validation_loader,
     whole_batch,
 )
-from sartransfer.errors import InputError, OutputError, RecipeError
+from sartransfer.errors import InputError, RecipeError
 from sartransfer.gpu import on_gpu
 from sartransfer.losses import build_loss, complement_weights
 from sartransfer.metrics import confusion_matrix, scores
@@ -51,6 +51,7 @@ from sartransfer.recipe import PrimaryRecipe, TrainingRecipe
 from sartransfer.remembered import remembering
 from sartransfer.textfile import write_text
 from sartransfer.whole_images import whole_logits
+from sartransfer.wholefile import replacing
 
 __all__ = ["CURVES", "Fitted", "Task", "choose_device", "choose_precision", "fit", "keep_freed_memory"]
 
@@ -417,15 +418,12 @@ class Keeper(Callback):
         write_checkpoint(self.folder / name, self.learner.judged, {**self.metadata, "epoch": epoch})
 
     def _save(self, trainer: Trainer) -> None:
-        temporary = self.folder / ".resume.pt.tmp"
-        try:
+        resume = self.folder / "resume.pt"
+        if not self.group.is_first:
+            trainer.save_checkpoint(resume)  # all must call it; the first alone writes
+            return
+        with replacing(resume) as temporary:
             trainer.save_checkpoint(temporary)
-            if not self.group.is_first:
-                return
-            temporary.replace(self.folder / "resume.pt")
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {self.folder}/resume.pt: {error.strerror}.") from None
 
 
 def primary_value(

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sartransfer.ahead import SERIAL, Flow, Read, Seen, lagging, read_ahead
+from sartransfer.errors import InputError
 from sartransfer.gpu import empty, fetch, mark, send
 from sartransfer.heap import give_back_memory
 from sartransfer.journal import Journal
@@ -50,6 +51,7 @@ Size = tuple[int, int]
 Answer = tuple[Window, Tensor, NDArray[np.bool_]]
 """Window, its logits (K, h, w) or classes (h, w) uint8 on the CPU, and its valid pixels (h, w)."""
 Room = Callable[[Window], Tensor]
+NO_ANSWER = 255  # in place of a class: there are at most 255
 
 
 def exact_windows(
@@ -162,8 +164,40 @@ def _finished(kept: Window, arrived: Callable[[], Tensor], valid: Tensor) -> Ans
 
 
 def labels(logits: Tensor) -> Tensor:
-    """Return the classes (h, w) uint8 of logits (K, h, w), where they are."""
-    return logits.argmax(0).to(torch.uint8)
+    """Return the classes (h, w) uint8 of logits (K, h, w), where they are; `NO_ANSWER` for NaN and infinity.
+
+    The sum is NaN or infinite where one of them is: pixels are looked at one by one only then.
+    """
+    classes = logits.argmax(0).to(torch.uint8)
+    if logits.is_cuda:  # to ask for the sum would wait for the GPU
+        return classes.masked_fill_(unanswered(logits), NO_ANSWER)
+    return classes if all_answered(logits) else classes.masked_fill_(unanswered(logits), NO_ANSWER)
+
+
+def all_answered(logits: Tensor) -> bool:
+    """Say that no logit is NaN or infinity, by one sum; False where it may be, or the sum is too large."""
+    total = float(logits.sum())
+    return not (math.isnan(total) or total == math.inf)
+
+
+def unanswered(logits: Tensor) -> Tensor:
+    """Say where one of the logits (K, h, w) is NaN or infinity, (h, w).
+
+    (-inf is a probability of 0, as mean probabilities can have.)
+    """
+    best = logits.amax(0)  # NaN if one of them is
+    return torch.isnan(best) | torch.isinf(best)
+
+
+def refuse_unanswered(pixels: int, window: str = "") -> None:
+    """Raise `InputError` for valid pixels without a finite answer: argmax would make a class of it."""
+    if pixels:
+        raise InputError(
+            f"{pixels} valid pixels{window} have no finite answer: the network says NaN or infinity. Its weights are "
+            "finite as far as they were read from a checkpoint, so look at the scene: is there a number such as "
+            "-3.4e38, a nodata that the file does not declare (gdal_edit.py -a_nodata VALUE FILE), or are its units "
+            "others than the bands say?"
+        )
 
 
 def turned(image: Tensor, view: View) -> Tensor:
@@ -219,6 +253,10 @@ def split_windows(
             for i, view in enumerate(views)
         ]
 
+    first = answers[0]
+    plain = classes and len(views) == 1 and views[0] == (0, False) and not isinstance(first, Tensor)
+    plain = plain and bool(np.isfinite(first).all())  # else pixels are looked at one by one
+
     def valid(kept: Window) -> NDArray[np.bool_]:
         if kept not in masks:  # an earlier call looked at it
             return read(kept).valid
@@ -226,8 +264,7 @@ def split_windows(
         return bits.reshape(kept.height, kept.width).view(np.bool_)
 
     def begin(kept: Window) -> Callable[[], Answer]:
-        first = answers[0]
-        if classes and len(views) == 1 and views[0] == (0, False) and not isinstance(first, Tensor):
+        if plain and not isinstance(first, Tensor):
             found = enlarge_classes(first, kept.row, kept.col, kept.height, kept.width)
             return lambda: (kept, found, valid(kept))
         seen = []

@@ -7,7 +7,7 @@ from typing import Any
 MINUS = "\N{MINUS SIGN}"
 UNSEEN_EVENTS = "unseen events"
 """Relation and name of test sets whose groups training has not seen, whatever the groups are."""
-_EVENTS = re.compile(r"\b(new|unseen|one|no|\d+) event(s?)\b")
+_EVENTS = re.compile(r"\b(new|unseen|more|each|one|no|\d+) event(s?)\b")
 
 
 def group_words(text: str, groups: str) -> str:
@@ -25,9 +25,18 @@ def number_words(value: float | None, *, decimals: int = 3, sign: bool = False) 
     return ("" if zero else MINUS if value < 0 else "+" if sign else "") + text
 
 
+def metric_words(metric: str, class_name: str = "") -> str:
+    """Write a metric of a recipe as people say it: ``IoU of flooded``, ``F1 (macro)``, ``top-2 accuracy``."""
+    names = {"iou": "IoU", "f1": "F1", "top2": "top-2 accuracy"}
+    first, _, average = metric.partition("_")
+    words = names.get(first, first) + (f" ({average})" if average else "")
+    return f"{words} of {class_name}" if class_name else words
+
+
 def estimate_words(row: Mapping[str, Any], *, sign: bool = False, cut: bool = False) -> str:
     """Write ``.712 [.690, .734]``, with two decimals where the interval is wider than 0.1.
 
+    An end that would be written as 0 and is not has a decimal more, or two: else a sure difference looks unsure.
     With `cut` the interval ends at 0 and 1, beyond which no score lies; a difference may lie there.
     """
     mean, low, high = (row[key] for key in ("mean", "low", "high"))
@@ -38,6 +47,8 @@ def estimate_words(row: Mapping[str, Any], *, sign: bool = False, cut: bool = Fa
     if cut:
         low, high = max(low, min(mean, 0.0)), min(high, max(mean, 1.0))
     decimals = 2 if high - low > 0.1 else 3
+    while decimals < 4 and any(v and abs(v) < 0.5 * 10**-decimals for v in (low, high)):
+        decimals += 1
     first, second, third = (number_words(v, decimals=decimals, sign=sign) for v in (mean, low, high))
     return f"{first} [{second}, {third}]"
 
@@ -88,10 +99,12 @@ def p_words(p: float) -> str:
 
 
 def duration_words(seconds: float | None) -> str:
-    """Write a time such as ``2 h 05 min``, ``7 min`` or ``42 s``."""
+    """Write a time such as ``2 h 05 min``, ``7 min``, ``42 s`` or ``0.23 s``; None as a dash."""
     if seconds is None:
         return "–"
     minutes = round(seconds / 60)
+    if seconds < 9.95:
+        return f"{seconds:.2g} s" if seconds >= 0.01 or seconds == 0 else "< 0.01 s"
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -13,8 +13,9 @@ from sartransfer.cloud import Layer
 from sartransfer.engines.kinds import ENGINES
 from sartransfer.errors import InputError, OutputError, SartransferError
 from sartransfer.geotiff import opened
+from sartransfer.map_files import map_paths
 from sartransfer.map_layers import plan_layers
-from sartransfer.mapping import files_tag, map_paths, scene_files
+from sartransfer.mapping import files_tag, scene_files
 from sartransfer.members import plan_members
 from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.polygons import LAYER, PolygonOptions, describe_options

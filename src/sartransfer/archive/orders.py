@@ -13,7 +13,8 @@ from sartransfer.readers.opening import DETECTORS, ENDINGS
 from sartransfer.scene import as_utc, format_bands
 from sartransfer.stac import SAME_SCENE, time_stamp
 
-LISTS = (".txt", ".csv", ".geojson", ".json")
+CATALOGS = (".csv", ".geojson", ".json")
+LISTS = (".txt", *CATALOGS)
 REMARK = re.compile(r"(^|\s)#.*")  # a name may hold one
 
 
@@ -60,7 +61,7 @@ def read_scenes(
     Raises `InputError` for a list that is missing, empty, or has two scenes of one name; `CatalogError`.
     """
     path = Path(path)
-    if path.suffix in (".csv", ".geojson", ".json"):
+    if path.suffix.lower() in CATALOGS:
         orders = [_of_entry(entry, bands, reader) for entry in read_catalog(path).entries]
     else:
         try:

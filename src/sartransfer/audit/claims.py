@@ -171,7 +171,11 @@ def read_claims(path: str | Path) -> Claims:
         raise InputError(f"no claims at {path}. Give the path of a YAML or JSON file.")
     if path.stat().st_size > MOST_BYTES:
         raise InputError(f"{path} is over {MOST_BYTES >> 20} MB: no table is that long.")
-    return _parse(path.read_text(encoding="utf-8-sig"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
+    return _parse(text, str(path))
 
 
 def example_claims(name: str = "flood") -> Claims:
@@ -185,7 +189,7 @@ def example_claims(name: str = "flood") -> Claims:
 def _parse(text: str, where: str) -> Claims:
     try:
         values = read_yaml(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise InputError(f"{where} is not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise InputError(

@@ -47,19 +47,24 @@ def main() -> None:
         stopped = _interrupted(end)
         if not terminated and stopped is None:
             raise
-        resumes = any(
-            word in sys.argv[1:2] for word in ("compare", "demo", "train", "prepare", "fetch", "simulate")
-        )
-        text = "finished runs and epochs are kept, and the same command goes on from there."
-        if notes := getattr(stopped, "__notes__", None):
-            resumes, text = True, " ".join(notes)
-        err.print(f"stopped: {text if resumes else 'nothing was written.'}", highlight=False, soft_wrap=True)
+        notes = getattr(stopped, "__notes__", None)
+        text = " ".join(notes) if notes else _kept(sys.argv[1:3])
+        err.print(f"stopped: {text}", highlight=False, soft_wrap=True)
         sys.exit(143 if terminated else 130)
 
 
 def _fail(message: str) -> None:
     err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(2)
+
+
+def _kept(words: list[str]) -> str:
+    """Say what is left of a command that was stopped, by its first two words."""
+    if words[:1] in (["compare"], ["demo"], ["train"]):
+        return "finished runs and epochs are kept, and the same command goes on from there."
+    if words in (["prepare", "patches"], ["prepare", "tiles"]) or words[:1] in (["fetch"], ["simulate"]):
+        return "what is done is kept, and the same command goes on from there."
+    return "nothing was written."
 
 
 def _interrupted(end: BaseException | None) -> KeyboardInterrupt | None:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sartransfer.errors import InputError, one_of, refuse_existing
+from sartransfer.errors import InputError, one_of, refuse_existing, refuse_input
 from sartransfer.terminal import err, out, show_path
 
 LEFT_OUT = {
@@ -26,7 +26,7 @@ def areas(
     probabilities: Annotated[
         Path | None,
         typer.Option(
-            help="Its probabilities (MAP-probabilities.tif): their sums are told as expected areas."
+            help="The map's probabilities (MAP-probabilities.tif): their sums are told as expected areas."
         ),
     ] = None,
     scores: Annotated[
@@ -46,11 +46,12 @@ def areas(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Tell the area of each class on the ellipsoid, and what the errors of the map's networks make of it."""
-    from sartransfer.area_estimates import resampled_areas
+    from sartransfer.area_estimates import corrected_areas
     from sartransfer.polygons import check_pair, class_areas, expected_areas
     from sartransfer.runs import write_json
 
     if target is not None:
+        refuse_input(target, [p for p in (map_path, probabilities, scores) if p is not None])
         refuse_existing(target, overwrite)
     found = class_areas(map_path)
     rows: dict[str, dict[str, Any]] = {
@@ -63,19 +64,24 @@ def areas(
     if scores is not None:
         confusions, relations = _confusions(scores, split, list(rows), map_path)
         used = list(relations)
-        estimate = resampled_areas(confusions, np.array([row["km2"] for row in rows.values()]))
+        estimate = corrected_areas(confusions, np.array([row["km2"] for row in rows.values()]), list(rows))
         for i, row in enumerate(rows.values()):
             row["adjusted_km2"], row["low_km2"], row["high_km2"] = (
                 float(values[i]) for values in (estimate.area, estimate.low, estimate.high)
             )
             row["test_sets"], row["groups"] = used, len(confusions)
             row["relations"] = relations
+            if estimate.notes:
+                row["notes"] = list(estimate.notes)
     _show(rows)
     if scores is not None:
-        err.print(
-            "adjusted: by the errors on the test sets, drawn again by group; true if this scene errs as those do.",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        for note in estimate.notes:
+            _tell(f"warning: {note}")
+        _tell(
+            f"adjusted: by how often the {len(confusions)} test groups' classes are missed and seen where they are "
+            "not. In brackets: where the area of one new scene lies in 95 of 100, if this scene is to the test groups "
+            "as they are to each other."
+        )
     if target is not None:
         write_json(target, rows)
         show_path("areas", target)
@@ -115,10 +121,12 @@ def _confusions(
                 matrix = np.array(scene["confusion"], dtype=np.int64)
                 key = (name, scene["group"])
                 groups[key] = groups.get(key, 0) + matrix
-    except OSError as error:
+    except FileNotFoundError as error:
         raise InputError(
             f"{path} is not there. Write it: sartransfer evaluate CHECKPOINT ... --out {path}."
         ) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} holds no scores as sartransfer evaluate --out writes them ({error})."
@@ -127,6 +135,13 @@ def _confusions(
         raise InputError(f"{path} holds no scene of {', '.join(used) or 'any test set'}.")
     _tell(f"test sets: {', '.join(used)} ({len(groups)} groups)")
     names = [group for _, group in groups]
+    for name in used:
+        scenes = sets[name]["scenes"]
+        if len(scenes) > 1 and all(scene["group"] == scene["id"] for scene in scenes):
+            _tell(
+                f"warning: the scenes of {name} name no group, and each counts as one: if they are pieces of one "
+                "event, the interval is too narrow."
+            )
     if twice := sorted({group for group in names if names.count(group) > 1}):
         _tell(
             f"warning: {', '.join(twice)} in more than one test set. Each counts as a group of its own: if it is one "

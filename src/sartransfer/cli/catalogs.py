@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from sartransfer.cli.options import CatalogSource, Overrides, Overwrite, open_scenes, recipe_of
-from sartransfer.terminal import out, show_path
+from sartransfer.terminal import err, out, show_path
 
 
 def list_(
@@ -55,11 +56,14 @@ def check(source: CatalogSource, overrides: Overrides = None) -> None:
 
     recipe = recipe_of(source, overrides)
     found = open_scenes(source, recipe)
-    problems = check_catalog(
-        found,
-        bands=None if recipe is None else recipe.data.bands,
-        strata=None if recipe is None else recipe.strata,
-    )
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("reading", total=len(found.entries))
+        problems = check_catalog(
+            found,
+            bands=None if recipe is None else recipe.data.bands,
+            strata=None if recipe is None else recipe.strata,
+            progress=lambda done, of: bar.update(task, completed=done, total=of),
+        )
     for warning in left_out(found):
         out.print(f"[yellow]warning[/] {escape(warning)}", highlight=False, soft_wrap=True)
     for problem in problems:
@@ -106,7 +110,7 @@ def folds(
     source: CatalogSource,
     folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for one catalog a fold.")],
     number: Annotated[int, typer.Option("--folds", min=2, help="How many folds.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw of groups into folds.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Cut a catalog into folds by group, for cross-validation: each group is the test set `held-out` of one fold."""

@@ -45,17 +45,19 @@ def job(
         Path, typer.Option("--folder", help="A folder that all machines see at this path; absolute.")
     ],
     target: Annotated[Path | None, typer.Option("--out", "-o", help="The file; default: print it.")] = None,
-    name: Annotated[str, typer.Option(help="Of the job.")] = "sartransfer",
+    name: Annotated[str, typer.Option(help="Name of the job.")] = "sartransfer",
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 4,
-    cores: Annotated[int, typer.Option(min=1, help="Of each worker.")] = 4,
-    memory: Annotated[str, typer.Option(help="Of each worker: 16GB.")] = "16GB",
-    time: Annotated[str, typer.Option(help="SLURM: after which it ends, [DAYS-]HH:MM:SS.")] = "12:00:00",
-    partition: Annotated[str, typer.Option(help="SLURM.")] = "",
-    account: Annotated[str, typer.Option(help="SLURM.")] = "",
+    cores: Annotated[int, typer.Option(min=1, help="Cores of each worker.")] = 4,
+    memory: Annotated[str, typer.Option(help="Memory of each worker: 16GB.")] = "16GB",
+    time: Annotated[
+        str, typer.Option(help="SLURM: after how long the job ends, [DAYS-]HH:MM:SS.")
+    ] = "12:00:00",
+    partition: Annotated[str, typer.Option(help="SLURM: the partition to run on.")] = "",
+    account: Annotated[str, typer.Option(help="SLURM: the account that is charged.")] = "",
     python: Annotated[str, typer.Option(help="The Python with sartransfer, there.")] = "python",
     image: Annotated[str, typer.Option(help="Kubernetes: an image that holds sartransfer.")] = "",
     claim: Annotated[str, typer.Option(help="Kubernetes: a claim to a volume that all pods share.")] = "",
-    namespace: Annotated[str, typer.Option(help="Kubernetes.")] = "default",
+    namespace: Annotated[str, typer.Option(help="Kubernetes: the namespace to run in.")] = "default",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Write a job file: scheduler, workers and one command. None of these has ever run on such a cluster."""
@@ -106,7 +108,9 @@ def _warn(archive: "Archive") -> None:
 
 def is_list(scenes: list[str]) -> bool:
     """Say whether one list of scenes is named, and not scenes."""
-    return len(scenes) == 1 and Path(scenes[0]).suffix.lower() in (".txt", ".csv", ".geojson", ".json")
+    from sartransfer.archive.orders import LISTS
+
+    return len(scenes) == 1 and Path(scenes[0]).suffix.lower() in LISTS
 
 
 def predict_many(

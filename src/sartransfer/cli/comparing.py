@@ -18,6 +18,7 @@ from sartransfer.cli.options import (
     Out,
     Overrides,
     RecipePath,
+    check_cluster,
     read_recipe,
     with_devices,
 )
@@ -75,6 +76,7 @@ def compare(
     overrides: Overrides = None,
 ) -> None:
     """Train every start with every seed, score them, and say which is better and whether that is certain."""
+    check_cluster(cluster, cluster_tls, cluster_plain)
     read = read_recipe(recipe, with_devices(overrides, devices), folder)
     if cluster and jobs > 1:
         raise SartransferError("--jobs is for this machine: with --cluster, say how many workers (local:4).")

@@ -32,7 +32,7 @@ def flood(
     before: Annotated[
         str | None, typer.Option(help="Days before the flood, START/END (2024-10-01/2024-10-28), or one day.")
     ] = None,
-    after: Annotated[str | None, typer.Option(help="Days during it, START/END, or one day.")] = None,
+    after: Annotated[str | None, typer.Option(help="Days during the flood, START/END, or one day.")] = None,
     preset: Annotated[
         str | None, typer.Option(help="valencia or mississippi: dates and an area, inferred.")
     ] = None,
@@ -43,11 +43,17 @@ def flood(
         str | None,
         typer.Option(help="planetary-computer (default), planetary-computer-grd, copernicus, earth-engine."),
     ] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Or any STAC API, by its address.")] = None,
-    collection: Annotated[str | None, typer.Option(help="Its collection.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Address of any STAC API, instead of --source.")
+    ] = None,
+    collection: Annotated[
+        str | None, typer.Option(help="The collection of that API, with --endpoint.")
+    ] = None,
     unit: Annotated[
         str | None,
-        typer.Option(help="What its assets hold: gamma0, sigma0, with _db; amplitude for GRD products."),
+        typer.Option(
+            help="What the assets of --endpoint hold: gamma0, sigma0, with _db; amplitude for GRD products."
+        ),
     ] = None,
     project: Annotated[str | None, typer.Option(help="Google Cloud project, for earth-engine.")] = None,
     polarizations: Annotated[

@@ -20,6 +20,7 @@ from sartransfer.cli.options import (
     Ensemble,
     Overwrite,
     Views,
+    check_cluster,
 )
 from sartransfer.errors import InputError, OutputError, SartransferError, one_of, words_of
 from sartransfer.terminal import err, out, show_path
@@ -127,6 +128,7 @@ def predict(
     from sartransfer.predict import choose_device
     from sartransfer.readers import READERS
 
+    check_cluster(cluster, cluster_tls, cluster_plain)
     if engine not in NAMES:  # told before anything is read, and of a dry run too
         raise InputError(one_of("engine", engine, NAMES))
     for name in (reader or "").split("|"):

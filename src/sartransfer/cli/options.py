@@ -35,8 +35,12 @@ Views = Annotated[
     typer.Option(help="Flips and turns to average: 1, 4 or 8; default: as the checkpoint was made for."),
 ]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Take the data from this recipe.")]
-CatalogOption = Annotated[Path | None, typer.Option("--catalog", help="Or from this catalog (CSV, GeoJSON).")]
-DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Or from a known dataset: NAME=FOLDER.")]
+CatalogOption = Annotated[
+    Path | None, typer.Option("--catalog", help="Take the data from this catalog (CSV, GeoJSON).")
+]
+DatasetOption = Annotated[
+    str | None, typer.Option("--dataset", help="Take the data from a known dataset: NAME=FOLDER.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for runs and results.")]
 Devices = Annotated[
@@ -88,6 +92,15 @@ def read_recipe(path: Path, overrides: list[str] | None = None, folder: Path | N
     if kept is not None and kept.exists() and kept.samefile(path):
         raise OutputError(f"{path} would be replaced by the resolved recipe. Choose another folder (-o).")
     return recipe
+
+
+def check_cluster(cluster: str | None, keys: Path | None, plain: bool) -> None:
+    """Refuse what says how a cluster is joined where none is named: it would change nothing without a word."""
+    for flag, given in (("--cluster-tls", keys is not None), ("--cluster-plain", plain)):
+        if given and not cluster:
+            raise SartransferError(
+                f"{flag} is for --cluster: add --cluster tls://HOST:PORT, or leave it out."
+            )
 
 
 def with_devices(overrides: list[str] | None, devices: int | None) -> list[str] | None:

@@ -88,7 +88,9 @@ def flood(
         int | None, typer.Option(help="Months of water a year from which water is permanent.")
     ] = None,
     min_connected: Annotated[int | None, typer.Option(help="Least connected pixels of a flood.")] = None,
-    radius: Annotated[float | None, typer.Option(help="Of the focal mean, in metres.")] = None,
+    radius: Annotated[
+        float | None, typer.Option(help="Radius of the focal mean that smooths both scenes, in metres.")
+    ] = None,
     bands: Annotated[
         str | None,
         typer.Option(help="What the files hold: VV=sigma0,VH=sigma0; where they differ, BEFORE|AFTER."),
@@ -213,9 +215,11 @@ def tiles(
     ] = None,
     counts: Annotated[
         str | None,
-        typer.Option(help="As the flood paper: 156,20,20 tiles drawn from all events, all filtered."),
+        typer.Option(
+            help="Draw so many tiles from all events, all filtered, as the flood paper did: 156,20,20."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of that draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw that --counts asks for.")] = 0,
     size: Annotated[int, typer.Option(min=1, help="Pixels a side.")] = 256,
     min_flooded: Annotated[
         float, typer.Option(help="Least share flooded of a training tile; tests are kept whole.")
@@ -290,18 +294,24 @@ def sentinel1(
     decibel: Annotated[bool, typer.Option("--db/--linear", help="Decibels, or linear power.")] = True,
     denoise: Annotated[bool, typer.Option(help="Subtract the thermal noise.")] = True,
     azimuth_noise: Annotated[
-        bool, typer.Option(help="With its scalloping, where the product gives it.")
+        bool,
+        typer.Option(help="Subtract the scalloping of the thermal noise too, where the product gives it."),
     ] = True,
     border_noise: Annotated[
         str,
-        typer.Option(help="At the edges: auto (masked in products before IPF 2.9), mask or keep."),
+        typer.Option(
+            help="Noise along the image's edges: auto (masked in products before IPF 2.9), mask or keep."
+        ),
     ] = "auto",
     multilook: Annotated[int, typer.Option(min=1, help="Pixels a side that are averaged.")] = 2,
     crs: Annotated[
         str | None, typer.Option(help="Projection, e.g. EPSG:3413; default: polar stereographic or UTM.")
     ] = None,
     pixel_size: Annotated[
-        float | None, typer.Option(help="In units of the projection; default: the averaged pixels'.")
+        float | None,
+        typer.Option(
+            help="Side of a pixel in units of the projection; default: as large as the averaged pixels."
+        ),
     ] = None,
     sea_level: Annotated[
         bool, typer.Option("--sea-level", help="Place pixels on the ellipsoid: for sea ice beside mountains.")

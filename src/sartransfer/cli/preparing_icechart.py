@@ -46,7 +46,7 @@ def icechart(
     undetermined: Annotated[
         list[str] | None, typer.Option(help="Codes that mean nothing: ROLE=CODE,CODE (repeatable).")
     ] = None,
-    layer: Annotated[str | None, typer.Option(help="Of a GeoPackage with several.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Which layer, of a GeoPackage with several.")] = None,
     chart_crs: Annotated[
         str | None, typer.Option(help="The chart's projection, if it does not say it: EPSG:3411.")
     ] = None,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from sartransfer.cli.areas import LEFT_OUT
@@ -22,10 +23,12 @@ from sartransfer.cli.options import (
     read_recipe,
     splits_to_score,
 )
-from sartransfer.errors import OutputError, SartransferError
+from sartransfer.errors import SartransferError, refuse_existing, refuse_input
 from sartransfer.terminal import err, out, score_table, show_path, show_warnings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sartransfer.catalog import Catalog
     from sartransfer.ensemble import EnsembleScores
     from sartransfer.models.checkpoint import Checkpoint
@@ -51,19 +54,18 @@ def evaluate(
     """Score a checkpoint, or several together, on the scenes of a recipe, a catalog or a dataset."""
     from sartransfer.evaluate import check_together, evaluate_checkpoint, scores_json, uncounted_warning
     from sartransfer.mapping import checkpoint_tag
-    from sartransfer.models.checkpoint import read_checkpoint
     from sartransfer.predict import choose_device
-    from sartransfer.runs import chosen_weights, write_json
+    from sartransfer.runs import write_json
     from sartransfer.seen import standings
 
     check_one_source(recipe, catalog, dataset)
-    if json_out and json_out.exists() and not overwrite:
-        raise OutputError(f"{json_out} exists. Choose another name, or overwrite it (--overwrite).")
-    if json_out and not json_out.parent.is_dir():
-        raise OutputError(f"{json_out} cannot be written: there is no folder {json_out.parent}.")
+    if json_out:
+        sources = [Path(p) for p in (recipe, catalog, checkpoint, *(more or ())) if p is not None]
+        refuse_input(json_out, sources)
+        refuse_existing(json_out, overwrite)
     device = choose_device(device)
     paths = (checkpoint, *(more or ()))
-    networks = tuple(read_checkpoint(path, which=chosen_weights(path)) for path in paths)
+    networks = tuple(map(_read, paths))
     check_together(networks)
     found = open_scored_scenes(recipe, catalog, dataset, networks[0].classes)
     asked = read_recipe(recipe) if recipe else None
@@ -119,27 +121,22 @@ def ensemble(
 ) -> None:
     """Join networks that classify patches: majority vote, ties and top-2 by mean probability."""
     from sartransfer.certainty import ensemble_json
-    from sartransfer.ensemble import check_member, evaluate_ensemble, write_predictions
-    from sartransfer.models.checkpoint import read_checkpoint
+    from sartransfer.ensemble import check_member, write_predictions
     from sartransfer.predict import choose_device
-    from sartransfer.runs import chosen_weights, write_json
+    from sartransfer.runs import write_json
 
     check_one_source(recipe, catalog, dataset)
     kept = [folder / name for name in ("predictions.csv", "ensemble.json")] if folder else []
     for path in kept:
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists. Choose another folder, or overwrite it (--overwrite).")
+        if path.exists():  # their folder need not be there yet
+            refuse_existing(path, overwrite)
     device = choose_device(device)
     if twice := [p for p in checkpoints if [c.resolve() for c in checkpoints].count(p.resolve()) > 1]:
         raise SartransferError(f"{twice[0]} is named twice: it would have two votes.")
-
-    def read(path: Path) -> "Checkpoint":
-        return read_checkpoint(path, which=chosen_weights(path))
-
-    first = read(checkpoints[0])
+    first = _read(checkpoints[0])
     identities = {}
     for path in checkpoints:  # all are looked at before the first is asked
-        member = read(path)
+        member = _read(path)
         check_member(member, first)
         identities[path] = member.metadata.get("identity")
     found = open_scored_scenes(recipe, catalog, dataset, first.classes)
@@ -147,7 +144,7 @@ def ensemble(
         folder.mkdir(parents=True, exist_ok=True)
     joined = []
     for name in splits_to_score(found, test_set):
-        scores = evaluate_ensemble(map(read, checkpoints), found, name, device=device, views=views)
+        scores = _evaluate_members(checkpoints, found, name, device, views)
         joined.append(scores)
         out.print(_ensemble_table(scores))
         for path, identity in identities.items():
@@ -156,6 +153,33 @@ def ensemble(
         show_path("predictions", write_predictions(kept[0], joined))
         write_json(kept[1], {e.test_set: ensemble_json(e) for e in joined})
         show_path("scores", kept[1])
+
+
+def _read(path: Path) -> "Checkpoint":
+    from sartransfer.models.checkpoint import read_checkpoint
+    from sartransfer.runs import chosen_weights
+
+    return read_checkpoint(path, which=chosen_weights(path))
+
+
+def _evaluate_members(
+    checkpoints: list[Path], catalog: "Catalog", name: str, device: str, views: int | None
+) -> "EnsembleScores":
+    """Score networks together, read one at a time, with a bar that tells which is asked."""
+    from sartransfer.ensemble import evaluate_ensemble
+
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(escape(name), total=None)
+
+        def members() -> "Iterator[Checkpoint]":
+            for number, path in enumerate(checkpoints, start=1):
+                bar.update(task, description=escape(f"{name}: network {number} of {len(checkpoints)}"))
+                yield _read(path)
+
+        def move(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+
+        return evaluate_ensemble(members(), catalog, name, device=device, views=views, progress=move)
 
 
 def _ensemble_table(found: "EnsembleScores") -> Table:

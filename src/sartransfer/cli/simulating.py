@@ -8,13 +8,14 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from sartransfer.terminal import err, out, show_path
+from sartransfer.wording import duration_words
 
 
 def sea_ice(
     folder: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for scenes, charts, labels and catalog.")
     ],
-    months: Annotated[str, typer.Option(help="Which: 1-12, or 1,7, or 1-3,7.")] = "1-12",
+    months: Annotated[str, typer.Option(help="Which months to simulate: 1-12, or 1,7, or 1-3,7.")] = "1-12",
     size: Annotated[int, typer.Option(help="Pixels a side of a scene; 5000 of 80 m is full size.")] = 1000,
     pixel: Annotated[
         float, typer.Option(help="Metres a pixel; the product's pixels are half as large.")
@@ -37,7 +38,7 @@ def sea_ice(
     found = estimate(folder, settings, safe=safe)
     out.print(
         f"{found.scenes} of {len(settings.months)} scenes to make: {found.disk_bytes / 2**30:.2f} GiB on disk, about "
-        f"{_duration(found.seconds)}, {found.memory_bytes / 2**30:.1f} GiB of memory",
+        f"{duration_words(found.seconds)}, {found.memory_bytes / 2**30:.1f} GiB of memory",
         highlight=False,
         soft_wrap=True,
     )
@@ -70,7 +71,3 @@ def parse_months(text: str) -> tuple[int, ...]:
             raise InputError(f"--months {text!r}: {part.strip()!r} must go from 1 to 12, upwards.")
         found |= set(range(int(first), end + 1))
     return tuple(sorted(found))
-
-
-def _duration(seconds: float) -> str:
-    return f"{max(1, seconds):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

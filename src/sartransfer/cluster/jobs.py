@@ -172,8 +172,8 @@ def kubernetes_job(job: JobSettings) -> str:
         return {
             "name": name,
             "image": job.image,
-            # A list, so no shell reads it; Kubernetes itself would fill in $(NAME).
-            "command": [w.replace("$(", "$$(") for w in (job.python, "-m", *words)],
+            # A list, so no shell reads it; Kubernetes itself would fill in $(NAME), and make one $ of two.
+            "command": [w.replace("$", "$$") for w in (job.python, "-m", *words)],
             "env": [
                 *({"name": n, "value": str(job.cores)} for n in THREADS),
                 *({"name": n, "value": v} for n, v in SETTINGS.items()),

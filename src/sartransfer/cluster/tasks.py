@@ -84,7 +84,6 @@ def run_tasks(
     *,
     share: Path,
     ahead: int = AHEAD,
-    wait: float = WAIT,
 ) -> Iterator[tuple[Any, Outcome]]:
     """Yield (item, outcome) of ``function(item)`` for every item, in the order in which they are done.
 
@@ -94,11 +93,11 @@ def run_tasks(
     Args:
         cluster: open. function: importable by workers (or a `functools.partial` of such a one).
         items: what to do, taken one by one. share: a folder that every worker must see at this path.
-        ahead: see above. wait: seconds without any worker after which we stop; SLURM and Kubernetes may take longer.
+        ahead: see above.
 
     Raises:
-        ClusterError: the cluster is lost, has no workers, or a worker is of another version or sees other files; what
-            was done before has been yielded.
+        ClusterError: the cluster is lost, has had no worker for `WAIT` seconds (SLURM and Kubernetes may take longer),
+            or a worker is of another version or sees other files; what was done before has been yielded.
     """
     from distributed import Future
     from distributed.client import ClosedClientError
@@ -117,9 +116,9 @@ def run_tasks(
             threads = _threads(cluster)
             if threads:
                 alone = time.monotonic()
-            elif time.monotonic() - alone > wait and cluster.place.kind not in ("slurm", "kubernetes"):
+            elif time.monotonic() - alone > WAIT and cluster.place.kind not in ("slurm", "kubernetes"):
                 raise ClusterError(
-                    f"the cluster has had no worker for {wait:g} s: what is done is kept, start again."
+                    f"the cluster has had no worker for {WAIT:g} s: what is done is kept, start again."
                 )
             while left and len(flying) < ahead * max(1, threads, cluster.place.workers):
                 try:

@@ -16,25 +16,11 @@ from numpy.typing import NDArray
 from sartransfer.catalog import TRAIN, VALIDATION, Catalog, Entry
 from sartransfer.data.ground import pixel_metres
 from sartransfer.errors import CatalogError, InputError
-from sartransfer.parts import SIDES, Cut, Part, Side
+from sartransfer.parts import Cut, Part, Side
 from sartransfer.readers import open_entry
 from sartransfer.recipe import HalvesRecipe
 from sartransfer.scene import Scene, Window
 
-__all__ = [
-    "SIDES",
-    "VALIDATES",
-    "Cut",
-    "Side",
-    "cut_in_half",
-    "cut_scene",
-    "half_mask",
-    "half_window",
-    "is_on_side",
-    "take_halves",
-]
-
-VALIDATES: Side = "upper-right"
 COMPASS: dict[str, Side] = {"ne": "upper-right", "sw": "lower-left"}
 """The sides as the paper's code calls them, on a map whose top is north."""
 ROWS = 256  # lines read at a time where a footprint is looked for
@@ -105,21 +91,6 @@ def cut_in_half(valid: NDArray[np.bool_]) -> Cut:
     if normal @ ((upper + right) / 2 - middle) < 0:
         normal = -normal
     return Cut(float(middle[0]), float(middle[1]), (float(normal[0]), float(normal[1])))
-
-
-def half_mask(cut: Cut, side: Side, window: Window, buffer: float = 0.0) -> NDArray[np.bool_]:
-    """Say which pixels of a window have their centre on a side, more than `buffer` pixels from the cut: (h, w)."""
-    return Part(cut, side, buffer).mask(window)
-
-
-def is_on_side(cut: Cut, side: Side, window: Window, buffer: float = 0.0) -> bool:
-    """Say whether every pixel of a window has its centre on a side, more than `buffer` pixels from the cut."""
-    return Part(cut, side, buffer).holds(window)
-
-
-def half_window(cut: Cut, side: Side, height: int, width: int) -> Window:
-    """Return the smallest window that holds all of a side: a whole half, to be read and masked in one pass."""
-    return Part(cut, side).window(height, width)
 
 
 def _chosen(catalog: Catalog, recipe: HalvesRecipe) -> set[str]:

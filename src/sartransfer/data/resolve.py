@@ -21,8 +21,9 @@ from sartransfer.data.splits import (
     take_fraction,
 )
 from sartransfer.errors import CatalogError, RecipeError, one_of
-from sartransfer.readers import open_entry, refuse_unsaid_labels
+from sartransfer.readers import open_entry, refuse_many_classes, refuse_unsaid_labels
 from sartransfer.recipe import DataRecipe, ExternalRecipe
+from sartransfer.textfile import composed
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,7 @@ def _named(data: DataRecipe | ExternalRecipe, where: str = "data") -> Catalog:
 
 
 def _with_classes(catalog: Catalog, data: DataRecipe) -> Catalog:
-    classes = data.classes or catalog.classes
+    classes = tuple(map(composed, data.classes or catalog.classes))
     if not classes:
         raise RecipeError(
             f"catalog {catalog.name!r} names no classes; give data.classes in the order of their labels."
@@ -190,11 +191,12 @@ def _with_classes(catalog: Catalog, data: DataRecipe) -> Catalog:
     values = catalog.label_values
     if data.label_values:
         values = {}
-        for value, name in data.label_values.items():
+        for value, told in data.label_values.items():
+            name = composed(told)
             if name not in (*classes, "ignore"):
                 raise RecipeError(one_of(f"data.label_values[{value}]", name, (*classes, "ignore")))
             values[value] = IGNORE_INDEX if name == "ignore" else classes.index(name)
-    elif data.classes and catalog.classes and tuple(data.classes) != catalog.classes:
+    elif data.classes and catalog.classes and classes != catalog.classes:
         if all(e.category is not None and e.label is None for e in catalog.entries):  # no raster, no values
             raise RecipeError(
                 f"data.classes {list(data.classes)} differ from the catalog's {list(catalog.classes)}. Leave them out: "
@@ -205,4 +207,7 @@ def _with_classes(catalog: Catalog, data: DataRecipe) -> Catalog:
             f"data.classes {list(data.classes)} differ from the catalog's {list(catalog.classes)}. "
             "Leave them out, or say with data.label_values what each value means."
         )
-    return replace(catalog, classes=tuple(classes), label_values=values)
+    found = replace(catalog, classes=classes, label_values=values)
+    if any(e.label is not None and e.category is None for e in found.entries):
+        refuse_many_classes(found)
+    return found

@@ -9,7 +9,6 @@ import time as clock
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from sartransfer.catalog import IGNORE_INDEX, TRAIN, Asset, Catalog, Entry, write_catalog
 from sartransfer.data.simulated import seed_of
@@ -178,18 +177,6 @@ def estimate(folder: Path, settings: IceSettings, *, safe: bool = False) -> IceE
     disk = int(len(left) * pixels * (BYTES_A_PIXEL + (2 * 2 * LOOKS**2 if safe else 0)))
     memory = int(400e6 + 60 * settings.size * LOOKS * 512)
     return IceEstimate(len(left), disk, seconds, memory)
-
-
-def read_details(entry: Entry) -> dict[str, Any] | None:
-    """Return what a simulated scene was made with, None for a scene that is no simulated one."""
-    path = entry.assets[0].path.parent.parent / "details" / f"{entry.id}.json"
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Simulate the scene again.") from error
-    return found if isinstance(found, dict) else None
 
 
 def files_of(folder: Path, month: int) -> SceneFiles:

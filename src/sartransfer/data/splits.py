@@ -8,6 +8,7 @@ import numpy as np
 
 from sartransfer.catalog import TRAIN, VALIDATION, Catalog, Entry
 from sartransfer.errors import CatalogError, RecipeError, nearest
+from sartransfer.textfile import composed
 
 LISTED = 20  # names of groups that a message lists at most
 FEW = 5  # ids of scenes
@@ -74,7 +75,7 @@ def hold_out_groups(catalog: Catalog, tests: Mapping[str, Sequence[str]]) -> Cat
     test_of: dict[str | None, str] = {}
     for name, wanted in tests.items():
         _refuse_taken(catalog, name)
-        for group in wanted:
+        for group in map(composed, wanted):
             where = f"data.tests.{name}.groups"
             if group in elsewhere:
                 raise CatalogError(
@@ -134,8 +135,10 @@ def group_folds(catalog: Catalog, n: int, seed: int, name: str = "test") -> tupl
     Entries of ``train``, ``validation`` or no split take part, each in the test set of exactly one fold and
     in ``train`` of the others; test sets that exist are left alone. The largest groups are dealt first, each
     to the fold that is smallest then; ties are broken by `seed`. Raises `CatalogError` if there are fewer
-    groups than folds.
+    groups than folds, or for a seed below 0.
     """
+    if seed < 0:
+        raise CatalogError(f"seed={seed} must be 0 or more.")
     taking_part = [e for e in catalog.entries if e.split in (TRAIN, VALIDATION, None)]
     if name in (*catalog.test_sets, TRAIN, VALIDATION):
         raise CatalogError(f"catalog {catalog.name!r} has a split {name!r} already. Give another name.")

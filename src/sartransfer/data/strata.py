@@ -17,6 +17,7 @@ from sartransfer.radar.units import Quantity
 from sartransfer.readers import open_entry, read_label
 from sartransfer.recipe import StrataRecipe
 from sartransfer.scene import Scene, Window
+from sartransfer.windows import grow, inside
 
 ANGLE = "incidence_angle_deg"
 POLYGONS = "polygon_edge"  # kinds of strata whose names begin so
@@ -72,16 +73,9 @@ class Strata:
         self, areas: NDArray[np.unsignedinteger], window: Window, farthest: float
     ) -> NDArray[np.float64]:
         """Return pixels from the nearest edge; right up to `farthest`, and infinite where none is as near."""
-        halo = math.ceil(farthest) + 1
-        top, left = max(0, window.row - halo), max(0, window.col - halo)
-        bottom = min(self.scene.height, window.row + window.height + halo)
-        right = min(self.scene.width, window.col + window.width + halo)
-        seen = Window(top, left, bottom - top, right - left)
+        seen = grow(window, math.ceil(farthest) + 1, 1, self.scene.height, self.scene.width)
         valid = self.scene.read([self.scene.names[0]], seen).valid
-        distance = distance_from_edges(areas[seen.slices], valid)
-        inside = (slice(window.row - top, window.row - top + window.height),
-                  slice(window.col - left, window.col - left + window.width))  # fmt: skip
-        return distance[inside]
+        return distance_from_edges(areas[seen.slices], valid)[inside(window, seen)]
 
 
 def open_strata(recipe: StrataRecipe, entry: Entry, catalog: Catalog) -> Strata:

@@ -73,17 +73,15 @@ def compare_logits(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> tuple[f
     return difference, changed / max(pixels, 1), difference <= BOUND and margins_hold
 
 
-def sample_windows(
-    read: Callable[[Window], Reading], height: int, width: int, stride: int, number: int = SAMPLES
-) -> list[Tensor]:
-    """Return the fullest of windows (1, C, h, w) spread over the scene, normalized, fullest first."""
+def sample_windows(read: Callable[[Window], Reading], height: int, width: int, stride: int) -> list[Tensor]:
+    """Return the `SAMPLES` fullest of windows (1, C, h, w) spread over the scene, normalized, fullest first."""
     side = max(stride, SIDE // stride * stride)
     found: list[tuple[int, int, Tensor]] = []
     for place, window in enumerate(_spread(height, width, side, stride)):
         data, valid = read(window)
         if seen := int(valid.sum()):
             found.append((-seen, place, torch.from_numpy(data)[None]))
-        found = sorted(found, key=lambda f: f[:2])[:number]
+        found = sorted(found, key=lambda f: f[:2])[:SAMPLES]
     return [image for _, _, image in found]
 
 

@@ -125,6 +125,11 @@ def _question(image: Any, grid: Grid, polarizations: Sequence[str]) -> dict[str,
 def _acquisition(feature: dict[str, Any]) -> Acquisition:
     """Return an image as `getInfo` describes it; raises `FetchError` where it lacks what is needed."""
     said = feature.get("properties", {})
+    polarizations = said.get("transmitterReceiverPolarisation")
+    if not isinstance(polarizations, list):  # a text would be taken letter by letter
+        raise FetchError(
+            f"Earth Engine describes {feature.get('id')} with polarizations {polarizations!r}, no list."
+        )
     try:
         moment = datetime.fromtimestamp(said["system:time_start"] / 1000, UTC)
         return Acquisition(
@@ -133,12 +138,12 @@ def _acquisition(feature: dict[str, Any]) -> Acquisition:
             orbit_pass=str(said["orbitProperties_pass"]).lower(),
             relative_orbit=int(said["relativeOrbitNumber_start"]),
             footprint=_footprint(said["system:footprint"]),
-            polarizations=tuple(said["transmitterReceiverPolarisation"]),
+            polarizations=tuple(polarizations),
             mode=str(said["instrumentMode"]),
             platform=f"SENTINEL-1{said.get('platform_number', '')}",
             source=str(feature["id"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
         raise FetchError(f"Earth Engine describes {feature.get('id')} without {error}.") from error
 
 

@@ -1,34 +1,25 @@
 """Sentinel-1 GRD products from a STAC API: downloaded whole, calibrated and mapped here, then put on the grid."""
 
-import os
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer.errors import FetchError, SartransferError
+from sartransfer.fetch.download import LONGEST_NAME, Remote, download, split_address
 from sartransfer.fetch.passes import Acquisition
 from sartransfer.fetch.request import Area, Grid, Period
-from sartransfer.fetch.stac import (
-    TIMEOUT,
-    Endpoint,
-    bare_address,
-    required,
-    search_endpoint,
-    signed,
-)
+from sartransfer.fetch.stac import Endpoint, file_size, search_endpoint, signed
 from sartransfer.prepare.sentinel1 import prepare_sentinel1
 from sartransfer.radar.units import Unit, parse_unit
 
-TOKEN = "SARTRANSFER_STAC_TOKEN"
-"""Environment variable with a bearer token, sent to the endpoint's own download hosts only."""
 MAP_PIXEL = 10.0  # metres of the map of a product; the pixel of an IW GRD product
-BLOCK = 1 << 16  # bytes; a block that breaks off is lost
 PRODUCT_BYTES = 900_000_000  # of one polarization of an IW GRDH product, where the archive does not say
 
 
@@ -73,7 +64,7 @@ class ProductArchive:
         if frame.size is not None:
             return frame.size
         shape = frame.source.properties.get("s1:shape") if frame.source is not None else None
-        if isinstance(shape, list | tuple) and len(shape) == 2:
+        if isinstance(shape, list | tuple) and [type(n) for n in shape] == [int, int]:
             return int(shape[0]) * int(shape[1]) * 2 * len(frame.polarizations)
         return PRODUCT_BYTES * len(frame.polarizations)
 
@@ -100,93 +91,66 @@ def download_product(endpoint: Endpoint, frame: Acquisition, folder: Path) -> Pa
             f"item {frame.id} has no assets for {', '.join(sorted(lacking))}: a product needs images, annotation, "
             "calibration and noise."
         )
-    for name, href in files.items():
+    for name, remote in files.items():
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
-            download(href, path, hosts=endpoint.token_hosts)
+            download(remote, path, origins=endpoint.token_origins)
     return target
 
 
 def plain_name(text: str) -> str:
     """Return an item's id as a file name: it comes from a server, and must not lead out of the folder."""
-    return re.sub(r"[^\w.-]+", "_", text).strip(".") or "item"
+    name = re.sub(r"[^\w.-]+", "_", text).strip(".") or "item"
+    if len(name.encode()) > LONGEST_NAME:
+        return f"{name[:40]}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:16]}"
+    return name
 
 
-def product_files(item: Any) -> Iterator[tuple[str, str]]:
-    """Yield (name in a product's folder, address) of the files that `readers.sentinel1` reads."""
-    for asset in item.assets.values():
+def product_files(item: Any) -> Iterator[tuple[str, Remote]]:
+    """Yield (name in a product's folder, file in the archive) of the files that `readers.sentinel1` reads."""
+    for key, asset in item.assets.items():
         href = _https(asset)
-        base = Path(unquote(urlsplit(href).path)).name
-        lower = base.lower()
-        if lower == "manifest.safe":
-            yield "manifest.safe", href
-        elif lower.startswith(("calibration-", "noise-")) and lower.endswith(".xml"):
-            yield f"annotation/calibration/{base}", href
-        elif lower.endswith(".xml") and "/annotation/" in urlsplit(href).path and "/rfi/" not in href:
-            yield f"annotation/{base}", href
-        elif lower.endswith((".tif", ".tiff")) and "measurement" in urlsplit(href).path:
-            yield f"measurement/{base}", href
+        path = split_address(href).path
+        base = Path(unquote(path)).name
+        place = _place(base.lower(), path, href)
+        if place is None:
+            continue
+        if not base.isprintable() or "\\" in base or len(base.encode(errors="replace")) > LONGEST_NAME:
+            raise FetchError(
+                f"item {item.id}: its asset {key!r} is named {base[:80]!r}. A file's name has printable characters "
+                f"without a backslash, and at most {LONGEST_NAME} bytes. Take another product or source."
+            )
+        said = asset.extra_fields.get("file:checksum")
+        checksum = said if isinstance(said, str) else None
+        name = "manifest.safe" if place == "" else f"{place}{base}"
+        yield name, Remote(href, file_size(item, str(key), asset), checksum)
+
+
+def _place(name: str, path: str, href: str) -> str | None:
+    """Return in which folder of a product a file belongs, by its name in small letters; None: in none."""
+    if name == "manifest.safe":
+        return ""
+    if name.startswith(("calibration-", "noise-")) and name.endswith(".xml"):
+        return "annotation/calibration/"
+    if name.endswith(".xml") and "/annotation/" in path and "/rfi/" not in href:
+        return "annotation/"
+    if name.endswith((".tif", ".tiff")) and "measurement" in path:
+        return "measurement/"
+    return None
 
 
 def _https(asset: Any) -> str:
     """Return the asset's address, or its alternate one over https where it lies in a store that needs keys."""
     href = str(asset.href)
-    if urlsplit(href).scheme in ("http", "https"):
+    if split_address(href).scheme in ("http", "https"):
         return href
     others = asset.extra_fields.get("alternate") or {}
     for other in others.values() if isinstance(others, dict) else ():
         found = str(other.get("href", "")) if isinstance(other, dict) else ""
-        if urlsplit(found).scheme == "https":
+        if split_address(found).scheme == "https":
             return found
     return href
-
-
-def download(href: str, path: Path, *, hosts: Sequence[str] = ()) -> Path:
-    """Download a file, going on where an earlier try stopped; renamed when it is whole.
-
-    Raises `FetchError` for what is not http(s), an answer that is no success, or fewer bytes than announced.
-    """
-    parts = urlsplit(href)
-    if parts.scheme not in ("http", "https"):
-        raise FetchError(
-            f"{href[:200]!r} is not on http or https: products in an object store that needs keys cannot be loaded. "
-            "Take another source, or download the product yourself and use `sartransfer prepare sentinel1`."
-        )
-    requests = required("requests", "pystac-client")
-    part = path.with_name(f"{path.name}.part")
-    have = part.stat().st_size if part.is_file() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    token = os.environ.get(TOKEN)
-    if token and parts.hostname in hosts:
-        headers["Authorization"] = f"Bearer {token}"
-    try:
-        with requests.get(href, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-            if answer.status_code in (401, 403):
-                raise FetchError(
-                    f"{bare_address(href)} needs an account (HTTP {answer.status_code}). Put its token into the "
-                    f"environment variable {TOKEN}."
-                )
-            if answer.status_code == 416:  # the part is no part of this file
-                part.unlink(missing_ok=True)
-                raise FetchError(f"{bare_address(href)} has changed since it was begun. Try again.")
-            answer.raise_for_status()
-            going_on = have > 0 and answer.status_code == 206
-            length = answer.headers.get("Content-Length")
-            expected = None if length is None else int(length) + (have if going_on else 0)
-            with part.open("ab" if going_on else "wb") as file:
-                for block in answer.iter_content(BLOCK):
-                    file.write(block)
-    except requests.RequestException as error:
-        words = str(error).replace(parts.query, "...") if parts.query else str(error)
-        raise FetchError(
-            f"{bare_address(href)} could not be loaded: {words[:300]}. Try again: what is there is kept."
-        ) from error
-    size = part.stat().st_size
-    if expected is not None and size != expected:
-        raise FetchError(f"{bare_address(href)} stopped at {size} of {expected} bytes. Try again.")
-    part.replace(path)
-    return path
 
 
 def read_onto(path: Path, grid: Grid, names: Sequence[str]) -> NDArray[np.float32]:

@@ -58,12 +58,16 @@ class Endpoint:
     """Of the assets ``vv`` and ``vh``, one of `radar.units.UNIT_NAMES`; ``amplitude`` for GRD products."""
     sign: bool = False
     """Its assets need a signature of the package planetary-computer."""
-    token_hosts: tuple[str, ...] = ()
-    """Hosts that may be sent the token of the environment (`fetch.grd.TOKEN`)."""
+    token_origins: tuple[str, ...] = ()
+    """Scheme, host and port that may be sent the token of the environment (`fetch.download.TOKEN`)."""
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.username or parts.password:
+        try:
+            parts = urlsplit(self.url)
+            _ = parts.port  # is read, and may be no number
+        except ValueError as error:
+            raise InputError(f"endpoint {self.url!r} is no address: {error}.") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
             raise InputError(f"endpoint {self.url!r}: give the https address of a STAC API.")
         if not self.collection:
             raise InputError("name the collection of the endpoint (--collection).")
@@ -85,7 +89,7 @@ ENDPOINTS = {
         "https://stac.dataspace.copernicus.eu/v1",
         "sentinel-1-grd",
         PRODUCT,
-        token_hosts=("download.dataspace.copernicus.eu", "zipper.dataspace.copernicus.eu"),
+        token_origins=("https://download.dataspace.copernicus.eu", "https://zipper.dataspace.copernicus.eu"),
     ),
 }
 
@@ -100,7 +104,7 @@ def own_endpoint(url: str, collection: str | None, unit: str | None) -> Endpoint
             f"what the collection {collection!r} holds is not known: say it (--unit gamma0, sigma0, gamma0_db, "
             f"sigma0_db, or {PRODUCT} for GRD products, which are calibrated and mapped here)."
         )
-    return Endpoint(url.rstrip("/"), collection, known, token_hosts=(urlsplit(url).hostname or "",))
+    return Endpoint(url.rstrip("/"), collection, known, token_origins=(url,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +222,16 @@ def acquisition_of(item: Any) -> Acquisition:
     platform = str(said.get("platform") or "")
     moment = item.datetime
     if moment is None and said.get("start_datetime"):
-        moment = datetime.fromisoformat(str(said["start_datetime"]))
+        try:
+            moment = datetime.fromisoformat(str(said["start_datetime"]))
+        except ValueError as error:
+            raise FetchError(
+                f"item {item.id} says start_datetime={said['start_datetime']!r}: {error}."
+            ) from error
     direction = str(said.get("sat:orbit_state") or "").lower()
-    orbit = said.get("sat:relative_orbit")
-    if orbit is None and said.get("sat:absolute_orbit") is not None:
-        orbit = _relative_orbit(platform, int(said["sat:absolute_orbit"]))
+    orbit = _whole_number(item, "sat:relative_orbit", most=ORBITS)
+    if orbit is None and (absolute := _whole_number(item, "sat:absolute_orbit")) is not None:
+        orbit = _relative_orbit(platform, absolute)
     if moment is None:
         raise FetchError(
             f"item {item.id} does not say its time (datetime): it cannot be told from which period it is."
@@ -231,19 +240,50 @@ def acquisition_of(item: Any) -> Acquisition:
         footprint = shape(item.geometry) if item.geometry else box(*item.bbox)
     except (ShapelyError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise FetchError(f"item {item.id} has no footprint that can be read: {error}.") from error
-    sizes = [a.extra_fields.get("file:size") for a in item.assets.values()]
+    sizes = [file_size(item, str(name), asset) for name, asset in item.assets.items()]
+    polarizations = said.get("sar:polarizations") or ()
+    if not isinstance(polarizations, list | tuple) or not all(isinstance(p, str) for p in polarizations):
+        raise FetchError(
+            f"item {item.id} says sar:polarizations={polarizations!r}: a list of texts is expected, as ['VV', 'VH']."
+        )
     return Acquisition(
         id=str(item.id),
         time=moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC),
         orbit_pass=direction if direction in PASSES else "",
-        relative_orbit=None if orbit is None else int(orbit),
+        relative_orbit=orbit,
         footprint=footprint,
-        polarizations=tuple(str(p).upper() for p in said.get("sar:polarizations") or ()),
+        polarizations=tuple(p.upper() for p in polarizations),
         mode=str(said.get("sar:instrument_mode") or "").upper(),
         platform=platform,
-        size=sum(int(s) for s in sizes if s) if any(sizes) else None,
+        size=sum(s for s in sizes if s) if any(sizes) else None,
         source=item,
     )
+
+
+def _whole_number(item: Any, key: str, most: int | None = None) -> int | None:
+    """Return a property that is a whole number from 1; None where it is not said; else raises `FetchError`."""
+    value = item.properties.get(key)
+    if value is None:
+        return None
+    try:
+        number = int(value)
+        good = not isinstance(value, bool) and number == float(value) and 1 <= number <= (most or number)
+    except (TypeError, ValueError, OverflowError):
+        good = False
+    if not good:
+        allowed = f"from 1{f' to {most}' if most else ''}"
+        raise FetchError(f"item {item.id} says {key}={value!r}: a whole number {allowed} is expected.")
+    return number
+
+
+def file_size(item: Any, name: str, asset: Any) -> int | None:
+    """Return the bytes of an asset as it says them; raises `FetchError` for what is no number of bytes."""
+    size = asset.extra_fields.get("file:size")
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
+        raise FetchError(
+            f"item {item.id}: its asset {name!r} says file:size={size!r}, which is no number of bytes."
+        )
+    return size
 
 
 def _relative_orbit(platform: str, absolute: int) -> int | None:
@@ -265,7 +305,11 @@ def asset_name(item: Any, polarization: str) -> str:
 
 def check_address(item: Any, href: str) -> None:
     """Refuse an address that is not on the network: a catalog must not make this machine read its own files."""
-    if urlsplit(href).scheme not in ("http", "https", "s3"):
+    try:
+        scheme = urlsplit(href).scheme
+    except ValueError:
+        scheme = ""
+    if scheme not in ("http", "https", "s3"):
         raise FetchError(
             f"item {item.id} points to {href[:200]!r}: only http, https and s3 addresses are read."
         )

@@ -23,7 +23,7 @@ from sartransfer.figures.style import (
     initialization_colours,
     render,
 )
-from sartransfer.figures.words import Results, fraction_words, is_primary, metric_words, ordered_test_sets
+from sartransfer.figures.words import Results, fraction_words, is_primary, ordered_test_sets
 
 __all__ = [
     "BASELINE_COLOUR",
@@ -46,7 +46,6 @@ __all__ = [
     "fraction_words",
     "initialization_colours",
     "is_primary",
-    "metric_words",
     "ordered_test_sets",
     "render",
 ]

@@ -20,11 +20,11 @@ from sartransfer.figures.words import (
     floats,
     fraction_words,
     is_primary,
-    metric_words,
     ordered_test_sets,
     primary_words,
     short,
 )
+from sartransfer.wording import metric_words
 
 
 def draw_label_efficiency(results: Results, metric: str | None = None) -> Figure | None:

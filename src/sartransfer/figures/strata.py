@@ -15,7 +15,8 @@ from sartransfer.figures.style import (
     initialization_markers,
     plot_style,
 )
-from sartransfer.figures.words import Results, is_primary, metric_words, ordered_test_sets, short
+from sartransfer.figures.words import Results, is_primary, ordered_test_sets, short
+from sartransfer.wording import metric_words
 
 LETTERS_PER_INCH = 13  # of the bins' names, before they are turned
 FEW = 0.05

@@ -7,18 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sartransfer.wording import metric_words
+
 Results = Mapping[str, Any]
-
-
-def metric_words(metric: str, class_name: str = "") -> str:
-    """Return a metric's name for people, such as ``IoU (flooded)``."""
-    known = {"iou": "IoU", "miou": "mean IoU", "f1": "F1", "cohen_kappa": "Cohen's kappa"}
-    name, _, average = metric.partition("_")
-    if name in ("iou", "f1") and average:
-        words = f"{known[name]} ({average})"
-    else:
-        words = known.get(metric, metric.replace("_", " "))
-    return f"{words} ({class_name})" if class_name else words
 
 
 def fraction_words(fraction: float) -> str:

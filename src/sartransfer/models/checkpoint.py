@@ -10,15 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from sartransfer.contract import InputContract
 from sartransfer.errors import SartransferError, WeightsError, one_of
 from sartransfer.models.build import build_model
 from sartransfer.models.network import Network
+from sartransfer.textfile import class_names, parse_json
 from sartransfer.wholefile import write_bytes
 
 FORMAT = "sartransfer checkpoint 1"
 WHICH = ("best", "last")
+# What JSON of other types and values than ours makes of building a network and its contract.
+_MALFORMED = (
+    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RuntimeError, MemoryError,
+    SafetensorError, SartransferError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,8 @@ def write_checkpoint(path_stem: str | Path, model: Network, metadata: Mapping[st
         The JSON file's path.
 
     Raises:
-        WeightsError: a network that `build_model` did not make, or classes and bands that do not fit it.
+        WeightsError: a network that `build_model` did not make, classes and bands that do not fit it, or names of
+            classes that `textfile.class_names` does not take.
         OutputError: the files cannot be written.
     """
     from safetensors.torch import save
@@ -71,6 +79,10 @@ def write_checkpoint(path_stem: str | Path, model: Network, metadata: Mapping[st
         raise WeightsError("only a network from build_model can be written: its name and options are needed.")
     described = json.loads(json.dumps(dict(metadata), default=_to_json))
     values = _finite(described)
+    try:
+        class_names(values.get("classes") or ())
+    except ValueError as error:
+        raise WeightsError(f"{stem}: {error}.") from error
     for key, expected in (("classes", model.num_classes), ("contract", model.in_channels)):
         if len(values.get(key) or ()) != expected:
             raise WeightsError(
@@ -103,9 +115,8 @@ def read_checkpoint(path: str | Path, which: str = "best", device: torch.device 
 
     Raises:
         WeightsError: a file is missing, damaged, not ours, from another writing than its other half, or
-            does not fit the network it names.
+            does not fit the network it names; weights that are not finite, or classes that cannot be told apart.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
     stem = _stem(Path(path), which)
@@ -127,17 +138,34 @@ def read_checkpoint(path: str | Path, which: str = "best", device: torch.device 
             model.add_input_projection(described["input_projection"])
         model.load_state_dict(tensors, strict=True)
         contract = InputContract.from_json(values["contract"])
-        classes = tuple(str(c) for c in values["classes"])
-    except (KeyError, TypeError, RuntimeError, SafetensorError, SartransferError) as error:
+        classes = class_names(values["classes"])
+        checkpoint = Checkpoint(model.eval(), classes, contract, values, tensors_file)
+        if isinstance(values.get("views"), bool) or checkpoint.views < 1:
+            raise ValueError(f"views={values.get('views')!r} must be a whole number from 1")
+    except _MALFORMED as error:
         raise WeightsError(
             f"{stem.name}.json and {tensors_file} do not make a network: {type(error).__name__}: {error}"
         ) from error
+    _refuse_not_finite(model, tensors_file)
     if len(classes) != model.num_classes or len(contract.bands) != model.in_channels:
         raise WeightsError(
             f"{stem}.json names {len(classes)} classes and {len(contract.bands)} bands, the network has "
             f"{model.num_classes} and {model.in_channels}."
         )
-    return Checkpoint(model.to(device).eval(), classes, contract, values, tensors_file)
+    model.to(device)
+    return checkpoint
+
+
+def _refuse_not_finite(model: Network, path: Path) -> None:
+    """Refuse weights of NaN or infinity: all that the network answers would be one class. (Masks may hold -inf.)"""
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
+            continue
+        if odd := int((torch.isnan(tensor) | torch.isposinf(tensor)).sum()):
+            raise WeightsError(
+                f"{path}: {odd} of the {tensor.numel()} numbers of {name} are NaN or infinity: its training diverged. "
+                "Take an earlier run's, or train anew with a smaller training.optimizer.lr or training.gradient_clip."
+            )
 
 
 def _stem(path: Path, which: str) -> Path:
@@ -158,7 +186,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{path} is missing: a checkpoint is a .safetensors and a .json file.")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise WeightsError(f"{path} is truncated, or no JSON: {error}") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:

@@ -170,7 +170,7 @@ def _check_timm(name: str) -> None:
     import timm
 
     if not timm.is_model(name):  # this also keeps out names that timm would look up in a hub
-        raise RecipeError(one_of("timm model", name, ["resnet18"]) + _close_timm(name))
+        raise RecipeError(f"timm has no model {name!r}.{_close_timm(name)}")
 
 
 def _close_timm(name: str) -> str:

@@ -12,7 +12,7 @@ conv1x1  --                          ``first_layer: conv1x1``               six 
 frames   ``frames: 2``               ``first_layer: mean``                  each date by itself, as a frame
 =======  ==========================  =====================================  ===============================
 
-Ways combine: two dates of VV and VH are four bands, or two frames of two bands. `band_settings` gives both settings.
+Ways combine: two dates of VV and VH are four bands, or two frames of two bands.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,6 @@ BANDS = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR1", "SWIR2")
 """What the published weights were trained on, in order: Harmonized Landsat and Sentinel-2, reflectance x 10,000."""
 DECODERS: dict[str, type[NeckHead] | type[PyramidUNet]] = {"fcn": NeckHead, "unet": PyramidUNet}
 """``fcn``: transposed convolutions and an FCN head; ``unet``: a pyramid of four layers and a U-Net decoder."""
-WAYS = ("mean", "select", "pad", "conv1x1", "frames")
 LORA = ("rank", "alpha", "layers", "dropout", "keep")
 
 
@@ -141,33 +140,6 @@ def layer_of(name: str, depth: int) -> int:
             raise WeightsError(f"{name}: the encoder has {depth} blocks, 0 to {depth - 1}.")
         return number + 1
     return depth + 1
-
-
-def band_settings(
-    way: str, in_channels: int, select: Sequence[int] | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the network's options and the start's settings for one of the five ways to other bands.
-
-    Args:
-        way: one of `WAYS`; ``frames`` makes every band a frame.
-        in_channels: number of bands.
-        select: which of the six bands' kernels (``select``) or slots (``pad``) ours take; None: the first ones.
-
-    Raises:
-        RecipeError: another way, or more bands than the six for ``select`` and ``pad``.
-    """
-    if way not in WAYS:
-        raise RecipeError(one_of("way to other bands", way, WAYS))
-    places = list(select) if select is not None else list(range(in_channels))
-    if way in ("select", "pad"):
-        _check_slots(places, in_channels)
-    if way == "select":
-        return {}, {"first_layer": "select", "select": places}
-    if way == "pad":
-        return {"slots": places}, {}
-    if way == "frames":
-        return {"frames": in_channels}, {"first_layer": "mean"}
-    return {}, {"first_layer": way}
 
 
 def _check_slots(slots: Sequence[int], bands: int) -> None:

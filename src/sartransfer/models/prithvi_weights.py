@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from torch import Tensor
 
@@ -25,25 +24,6 @@ HUB = {
 are used without."""
 FIRST = "patch_embed.proj.weight"
 BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
-
-
-def prithvi_weights(path_or_repo: str | Path) -> Weights:
-    """Get Prithvi's weights from a file, or from the hub or its cache, as `load_prithvi` takes them.
-
-    Args:
-        path_or_repo: a ``.pt``, ``.pth`` or ``.safetensors`` file of any published layout (flat, prefixed with
-            ``encoder.``, or longer); or a name that `hub_weights` knows.
-
-    Returns:
-        All tensors under their own names; the patch embedding without its axis of one frame.
-
-    Raises:
-        WeightsError: no such file or name, a hub that cannot be reached, or weights that are not Prithvi's. There is
-            never a random start instead.
-    """
-    here = Path(path_or_repo).is_file()
-    weights = read_weights(path_or_repo) if here else hub_weights(str(path_or_repo))
-    return replace(weights, tensors=flat_patches(weights.tensors, weights.source))
 
 
 def hub_weights(name: str, revision: str | None = None) -> Weights:
@@ -124,7 +104,7 @@ def load_prithvi(
 
     Args:
         model: as `build_model` returns it; changed in place.
-        tensors: from `prithvi_weights`, `read_weights` or a run; None: random.
+        tensors: from `hub_weights`, `read_weights` or a run; None: random.
         source: what to call the weights in the report.
         first_layer: one of `channels.METHODS`; select, allow_missing, freeze, replace_head: as there.
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer import __version__
-from sartransfer.errors import InputError, OutputError, UnitError
+from sartransfer.errors import InputError, UnitError
 from sartransfer.geotiff import check_outputs, write_geotiff
 from sartransfer.prepare.flood_fuzzy import fuzzy_flood
 from sartransfer.prepare.flood_pair import (
@@ -279,6 +279,6 @@ def _write(
             out, provenance_mask(provenance), georeference=place, descriptions=["class"], tags=classes,
             nodata=Rule.NO_VALUE, colormap=colours, overwrite=overwrite,
         )  # fmt: skip
-    except OutputError:
+    except BaseException:  # Ctrl-C too: both files are written, or none
         extra.unlink(missing_ok=True)
         raise

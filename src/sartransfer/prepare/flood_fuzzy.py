@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer.errors import InputError, UnitError
-from sartransfer.prepare.flood_pair import FloodPair, band_unit, grow
+from sartransfer.prepare.flood_pair import FloodPair, band_unit
 from sartransfer.prepare.flood_values import check_values
 from sartransfer.radar.connected import connected_counts
 from sartransfer.radar.flood import Rule, water_unit
@@ -28,6 +28,7 @@ from sartransfer.radar.fuzzy import (
 )
 from sartransfer.radar.thresholds import tile_histograms
 from sartransfer.scene import Scene
+from sartransfer.windows import grow, inside
 
 LEAST_HAND_M = -100.0  # some models have heights a little below 0; -9999 and -32768 are fills
 SLOPE_HALO = 1  # pixels that a slope needs on each side
@@ -39,7 +40,7 @@ def fuzzy_flood(
     """Return the provenance of a flood (H, W), the limits by date and polarization (``after VH``), and warnings."""
     if "hand" not in pair.layers:
         raise InputError(
-            "the fuzzy rules need the height above the nearest drainage: give `hand`, in metres."
+            "the fuzzy rules need the height above the nearest drainage: give `hand` (--hand), in metres."
         )
     scenes = {"before": pair.before, "after": pair.after}
     bands = {
@@ -123,7 +124,7 @@ def _water(
     for part in windows:
         wide = pair.read_layer("hand", part, SLOPE_HALO)
         assert wide is not None
-        _, inner = grow(part, (SLOPE_HALO, SLOPE_HALO), *shape)
+        inner = inside(part, grow(part, SLOPE_HALO, 1, *shape))
         out[part.slices] = fuzzy_water(
             pair.read_db(scene, band, part, speckle, "power"),
             sizes[part.slices],

@@ -17,6 +17,7 @@ from sartransfer.radar.speckle import SpeckleFilter
 from sartransfer.radar.units import Quantity, Scale, Unit
 from sartransfer.readers import open_scene
 from sartransfer.scene import Band, GeoReference, Scene, Window, as_utc
+from sartransfer.windows import cut, grow, inside, rounded
 
 LOOKS_SIDE = 2048  # pixels a side of the middle of a scene from which its looks are estimated
 WGS84 = (6378137.0, 0.0066943799901413165)  # semi-major axis in metres, eccentricity squared
@@ -47,27 +48,24 @@ class FloodPair:
         return self.after.width
 
     def windows(self, size: int, tile: int) -> Iterator[Window]:
-        """Yield windows that cover the grid, of `size` pixels rounded up to whole tiles."""
-        step = -(-size // tile) * tile
-        for row in range(0, self.height, step):
-            for col in range(0, self.width, step):
-                yield Window(row, col, min(step, self.height - row), min(step, self.width - col))
+        """Return windows that cover the grid, of `size` pixels rounded up to whole tiles."""
+        return cut(self.height, self.width, rounded(size, tile))
 
     def read_db(
         self, scene: Scene, band: str, window: Window, speckle: SpeckleFilter, mean_of: str
     ) -> NDArray[np.float32]:
         """Read one band of a window filtered, in dB; the same numbers as filtering the whole scene gives."""
-        halo = speckle.halo(self.pixel_size)
-        grown, inner = grow(window, halo, self.height, self.width)
+        grown = grow(window, max(speckle.halo(self.pixel_size)), 1, self.height, self.width)
         unit = scene.band(band).unit
         data, valid = scene.read([band], grown)
-        return smooth_db(data[0], unit, speckle, mean_of, valid=valid, pixel_size=self.pixel_size)[inner]
+        filtered = smooth_db(data[0], unit, speckle, mean_of, valid=valid, pixel_size=self.pixel_size)
+        return filtered[inside(window, grown)]
 
     def read_layer(self, name: str, window: Window, halo: int = 0) -> NDArray[np.float32] | None:
         """Read a layer of the ground with `halo` pixels round it, NaN without a value; None: there is no such layer."""
         if name not in self.layers:
             return None
-        grown, _ = grow(window, (halo, halo), self.height, self.width)
+        grown = grow(window, halo, 1, self.height, self.width)
         data: NDArray[np.float32] = self.layers[name].read(window=grown).data[0]
         return data
 
@@ -80,20 +78,6 @@ class FloodPair:
         data, valid = scene.read([band], scene.central_window(LOOKS_SIDE), units=linear)
         power = data[0] ** 2 if unit.quantity is Quantity.AMPLITUDE else data[0]
         return replace(speckle, looks=speckle.resolve_looks(power, valid))
-
-
-def grow(
-    window: Window, halo: tuple[int, int], height: int, width: int
-) -> tuple[Window, tuple[slice, slice]]:
-    """Return a window with a halo, cut to the grid, and the slices that cut the window out of it again."""
-    top, left = max(window.row - halo[0], 0), max(window.col - halo[1], 0)
-    bottom = min(window.row + window.height + halo[0], height)
-    right = min(window.col + window.width + halo[1], width)
-    inner = (
-        slice(window.row - top, window.row - top + window.height),
-        slice(window.col - left, window.col - left + window.width),
-    )
-    return Window(top, left, bottom - top, right - left), inner
 
 
 def open_flood_pair(

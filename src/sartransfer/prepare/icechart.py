@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer import __version__
-from sartransfer.errors import InputError, OutputError, one_of, refuse_existing
-from sartransfer.geotiff import write_geotiff
+from sartransfer.errors import InputError, OutputError, one_of
+from sartransfer.geotiff import check_outputs, write_geotiff
 from sartransfer.prepare.icechart_geometry import (
     ChartFile,
     check_grid,
@@ -133,15 +133,16 @@ def prepare_icechart(
             (named, with their number) or may be tenths, a polygon wrapped around the antimeridian, chart and scene
             that do not overlap or lie too far apart in time, a chart whose name has two dates, a scene that is not on
             a map, or no pixel with a class.
-        OutputError: the file exists, its folder does not, or it cannot be written whole.
+        OutputError: a file exists, its folder does not, or it cannot be written; both files are written, or none.
     """
     chart, out = Path(chart), Path(out)
-    _check(out, what, buffer_m, edges, window, max_hours, overwrite)
+    _check(what, buffer_m, edges, window, max_hours)
     polygons_out = None if polygons_out is None else Path(polygons_out)
-    if polygons_out is not None:
-        _check_name(polygons_out, overwrite)
-        if polygons_out == out:
-            raise OutputError(f"{out} is to be the label and the polygons: give two names.")
+    if polygons_out == out:
+        raise OutputError(f"{out} is to be the label and the polygons: give two names.")
+    given = [chart] if isinstance(scene, Scene) else [chart, Path(scene)]
+    for path in (out, *([] if polygons_out is None else [polygons_out])):
+        check_outputs([path], given, overwrite, what="label", lost="the chart or the scene itself")
     scene = scene if isinstance(scene, Scene) else open_scene(scene)
     metre = check_grid(scene, buffer_m)
     file = read_chart(chart, layer, chart_crs)
@@ -161,73 +162,38 @@ def prepare_icechart(
         warnings = [note] if note else []
     labels = labels[places]
     lines = _lines(shapes, labels, edges) if buffer_m > 0 else None
-    label = np.full((scene.height, scene.width), Reason.NOT_CHARTED, dtype=np.uint8)
-    owners = (
-        None
-        if polygons_out is None
-        else np.zeros(label.shape, np.uint16 if len(polygons) < 2**16 else np.uint32)
-    )
-    pixels = np.zeros(256, dtype=np.int64)
-    drawn: set[int] = set()
-    overlaps = 0
-    windows = list(tiles(scene, window))
-    for done, part in enumerate(windows, start=1):
-        here, twice = _draw(shapes, labels, places, lines, buffer_m / metre, scene, part, drawn)
-        overlaps += twice
-        pixels += np.bincount(here.ravel(), minlength=256)
-        here[here >= len(CLASSES[what])] = Reason.NOT_CHARTED
-        label[part.slices] = here
-        if owners is not None:
-            owners[part.slices] = draw_polygons(shapes, places, scene.georeference, part) + 1
-        if progress:
-            progress(done, len(windows))
-    if not drawn:
+    numbers = np.dtype(np.uint16 if len(polygons) < 2**16 else np.uint32)
+    drawn = _draw_all(
+        _Shapes(shapes, labels, places, lines, buffer_m / metre), scene, len(CLASSES[what]), window,
+        numbers=None if polygons_out is None else numbers, progress=progress,
+    )  # fmt: skip
+    if not drawn.polygons:
         raise _apart(chart, file, scene)
-    if overlaps:
-        share = overlaps / label.size
+    if drawn.overlaps:
+        share = drawn.overlaps / drawn.label.size
         warnings.append(
-            f"{overlaps} pixels ({share:.2%}) lie in overlapping polygons with different labels: left out"
+            f"{drawn.overlaps} pixels ({share:.2%}) lie in overlapping polygons with different labels: left out"
         )
-    made = _summary(out, pixels, what, len(drawn), hours, chart, overlaps, warnings)
+    made = _summary(out, drawn, what, hours, chart, warnings)
     settings = {
         "what": what, "dominance": dominance, "buffer_m": buffer_m, "edges": edges, "columns": dict(chosen.names),
         "coding": chosen.coding, "values": {role: dict(meant) for role, meant in chosen.values.items()},
         "max_hours": max_hours, "hours": hours, "left_out": made.left_out,
     }  # fmt: skip
-    write_geotiff(
-        out,
-        label,
-        georeference=scene.georeference,
-        descriptions=["class"],
-        tags={
-            "SARTRANSFER_VERSION": __version__,
-            "SARTRANSFER_CLASSES": ",".join(f"{i}={name}" for i, name in enumerate(made.classes)),
-            "SARTRANSFER_CHART": chart.name,
-            "SARTRANSFER_SCENE": scene.id,
-            "SARTRANSFER_ICECHART": json.dumps(settings),
-            "SARTRANSFER_WARNINGS": "; ".join(made.warnings) or "none",
-            "AREA_OR_POINT": "Area",
-        },
-        nodata=int(Reason.NOT_CHARTED),
-        colormap=dict(enumerate(COLOURS[what])),
-        overwrite=overwrite,
-    )
-    if polygons_out is not None and owners is not None:
-        write_geotiff(
-            polygons_out,
-            owners,
-            georeference=scene.georeference,
-            descriptions=["polygon"],
-            tags={"SARTRANSFER_CHART": chart.name, "SARTRANSFER_SCENE": scene.id, "AREA_OR_POINT": "Area"},
-            nodata=0,
-            overwrite=overwrite,
-        )
+    tags = {
+        "SARTRANSFER_VERSION": __version__,
+        "SARTRANSFER_CLASSES": ",".join(f"{i}={name}" for i, name in enumerate(made.classes)),
+        "SARTRANSFER_CHART": chart.name,
+        "SARTRANSFER_SCENE": scene.id,
+        "SARTRANSFER_ICECHART": json.dumps(settings),
+        "SARTRANSFER_WARNINGS": "; ".join(made.warnings) or "none",
+        "AREA_OR_POINT": "Area",
+    }
+    _write(drawn, scene, out, polygons_out, tags, dict(enumerate(COLOURS[what])), overwrite)
     return made
 
 
-def _check(
-    out: Path, what: str, buffer_m: float, edges: str, window: int, most: float | None, overwrite: bool
-) -> None:
+def _check(what: str, buffer_m: float, edges: str, window: int, most: float | None) -> None:
     """Refuse what cannot work before anything is read."""
     if what not in CLASSES:
         raise InputError(one_of("what", what, CLASSES))
@@ -241,15 +207,6 @@ def _check(
         )
     if window < 1:
         raise InputError(f"window={window}: must be at least 1 pixel.")
-    _check_name(out, overwrite)
-
-
-def _check_name(out: Path, overwrite: bool) -> None:
-    if out.suffix.lower() not in (".tif", ".tiff"):
-        raise OutputError(f"{out} does not end in .tif: a label is written as a GeoTIFF. Change the name.")
-    if not out.parent.is_dir():
-        raise OutputError(f"{out} cannot be written: the folder {out.parent} does not exist. Make it first.")
-    refuse_existing(out, overwrite)
 
 
 def _times(file: ChartFile, column: str | None, places: NDArray[np.intp], chart: Path) -> list[object]:
@@ -276,46 +233,125 @@ def _lines(shapes: NDArray[np.object_], values: NDArray[np.int64], edges: Edges)
     return np.asarray(shapely.boundary(shapes), dtype=object)
 
 
-def _draw(
-    shapes: NDArray[np.object_],
-    values: NDArray[np.int64],
-    places: NDArray[np.intp],
-    lines: NDArray[np.object_] | None,
-    buffer: float,
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shapes:
+    """What is drawn, in the scene's projection."""
+
+    shapes: NDArray[np.object_]
+    """(N,) polygons that may lie on the scene."""
+    values: NDArray[np.int64]
+    """(N,) their classes and `Reason`s."""
+    places: NDArray[np.intp]
+    """(N,) their places in the chart."""
+    lines: NDArray[np.object_] | None
+    """Around which a buffer is drawn; None: none is."""
+    buffer: float
+    """In units of the projection."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """A chart on a scene's grid, and what was found on the way."""
+
+    label: NDArray[np.uint8]
+    """(H, W): the class, 255 where there is none."""
+    owners: NDArray[np.unsignedinteger[Any]] | None
+    """(H, W): the polygon's place in the chart from 1, where it was asked for; 0 for none."""
+    pixels: NDArray[np.int64]
+    """(256,) of each class and `Reason`."""
+    polygons: int
+    """That hold a pixel."""
+    overlaps: int
+    """Pixels in overlapping polygons of different labels."""
+
+
+def _draw_all(
+    drawing: _Shapes,
     scene: Scene,
-    part: Window,
-    drawn: set[int],
-) -> tuple[NDArray[np.uint8], int]:
+    classes: int,
+    window: int,
+    *,
+    numbers: np.dtype[Any] | None,
+    progress: Callable[[int, int], None] | None,
+) -> _Drawn:
+    """Draw a chart window by window.
+
+    Args:
+        drawing: its polygons. scene: whose grid it is. classes: how many there are; what is over them has no label.
+        window: pixels a side. numbers: type of the polygons' numbers; None: they are not drawn. progress: told (windows
+            done, in all).
+    """
+    label = np.full((scene.height, scene.width), Reason.NOT_CHARTED, dtype=np.uint8)
+    owners = None if numbers is None else np.zeros(label.shape, numbers)
+    pixels = np.zeros(256, dtype=np.int64)
+    drawn: set[int] = set()
+    overlaps = 0
+    windows = list(tiles(scene, window))
+    for done, part in enumerate(windows, start=1):
+        here, twice = _draw(drawing, scene, part, drawn)
+        overlaps += twice
+        pixels += np.bincount(here.ravel(), minlength=256)
+        here[here >= classes] = Reason.NOT_CHARTED
+        label[part.slices] = here
+        if owners is not None:
+            found = draw_polygons(drawing.shapes, drawing.places, scene.georeference, part)
+            owners[part.slices] = found + 1
+        if progress:
+            progress(done, len(windows))
+    return _Drawn(label, owners, pixels, len(drawn), overlaps)
+
+
+def _draw(drawing: _Shapes, scene: Scene, part: Window, drawn: set[int]) -> tuple[NDArray[np.uint8], int]:
     """Draw one window: classes and `Reason`s, and the number of pixels in overlapping polygons of different labels.
 
     `drawn` gets the places of the polygons that hold a pixel.
     """
     import shapely
 
-    place = scene.georeference
+    place, shapes = scene.georeference, drawing.shapes
     here = np.flatnonzero(shapely.intersects(shapely.box(*shapely.bounds(shapes).T), frame_of(place, part)))
-    high, low, seen = draw_values(shapes[here], values[here], places[here], place, part)
+    high, low, seen = draw_values(shapes[here], drawing.values[here], drawing.places[here], place, part)
     drawn.update(seen.tolist())
     overlap = (high != low) & (low < int(Reason.BUFFER))  # of two that both have no class, either will do
     out = np.where(high < 0, int(Reason.NOT_CHARTED), high).astype(np.uint8)
     out[overlap] = Reason.CONTRADICTORY
-    if lines is not None:
+    if drawing.lines is not None:
         classed = out < int(Reason.BUFFER)
-        out[classed & draw_near(lines, buffer, place, part)] = Reason.BUFFER
+        out[classed & draw_near(drawing.lines, drawing.buffer, place, part)] = Reason.BUFFER
     return out, int(overlap.sum())
 
 
-def _summary(
+def _write(
+    drawn: _Drawn,
+    scene: Scene,
     out: Path,
-    pixels: NDArray[np.int64],
-    what: What,
-    polygons: int,
-    hours: float | None,
-    chart: Path,
-    overlaps: int,
-    warnings: list[str],
+    polygons_out: Path | None,
+    tags: Mapping[str, str],
+    colours: Mapping[int, tuple[int, int, int]],
+    overwrite: bool,
+) -> None:
+    """Write the label, and the polygons' numbers where they are wanted: both files or none."""
+    write_geotiff(
+        out, drawn.label, georeference=scene.georeference, descriptions=["class"], tags=tags,
+        nodata=int(Reason.NOT_CHARTED), colormap=colours, overwrite=overwrite,
+    )  # fmt: skip
+    if polygons_out is None or drawn.owners is None:
+        return
+    kept = {name: tags[name] for name in ("SARTRANSFER_CHART", "SARTRANSFER_SCENE", "AREA_OR_POINT")}
+    try:
+        write_geotiff(
+            polygons_out, drawn.owners, georeference=scene.georeference, descriptions=["polygon"], tags=kept,
+            nodata=0, overwrite=overwrite,
+        )  # fmt: skip
+    except BaseException:  # Ctrl-C too
+        out.unlink(missing_ok=True)
+        raise
+
+
+def _summary(
+    out: Path, drawn: _Drawn, what: What, hours: float | None, chart: Path, warnings: list[str]
 ) -> PreparedLabel:
-    classes = CLASSES[what]
+    classes, pixels = CLASSES[what], drawn.pixels
     left_out = {words: int(pixels[reason]) for reason, words in REASONS.items() if pixels[reason]}
     counts = {name: int(pixels[i]) for i, name in enumerate(classes)}
     if not any(counts.values()):
@@ -324,7 +360,7 @@ def _summary(
             f"{chart}: no pixel of the scene has a class of {what!r}: {found}. Is the chart of this scene, and does it "
             "fill the columns that are needed?"
         )
-    contradictory = int(pixels[Reason.CONTRADICTORY]) - overlaps
+    contradictory = int(pixels[Reason.CONTRADICTORY]) - drawn.overlaps
     if contradictory:
         warnings.append(
             f"{contradictory} pixels are called water and have a tenth of ice or more, or have parts over their total: "
@@ -333,7 +369,7 @@ def _summary(
     missing = int(pixels[Reason.NOT_CHARTED]) / int(pixels.sum())
     if missing > 0.5:
         warnings.append(f"the chart covers only {1 - missing:.0%} of the scene")
-    return PreparedLabel(out, classes, counts, left_out, polygons, hours, tuple(warnings))
+    return PreparedLabel(out, classes, counts, left_out, drawn.polygons, hours, tuple(warnings))
 
 
 def _apart(chart: Path, file: ChartFile, scene: Scene) -> InputError:

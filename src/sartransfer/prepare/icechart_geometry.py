@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from sartransfer.errors import InputError, nearest
 from sartransfer.scene import GeoReference, Scene, Window
 
-ENDINGS = (".shp", ".gpkg")
+# What files of these endings begin with: GDAL opens a file by what is in it, and a VRT named .gpkg points elsewhere.
+# ESRI Shapefile Technical Description (1998), file code 9994; SQLite, database file format, 1.3.
+ENDINGS = {".shp": b"\x00\x00\x27\x0a", ".gpkg": b"SQLite format 3\x00"}
 CLOSE = 0.1  # of a pixel: how far a side may lie from its true course once it is reprojected
 ROUNDS = 4  # of making sides shorter
 ARC = 16  # straight pieces in a quarter of a circle: a buffer is drawn true to 0.12 % of its width
@@ -57,6 +59,7 @@ def read_chart(path: Path, layer: str | None = None, crs: str | None = None) -> 
         raise InputError(f"{path} is not there, or is no local file. Check the path of the chart.")
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"{path}: an ice chart must end in {' or '.join(ENDINGS)}; unpack or convert it.")
+    _check_start(path)
     try:
         layers = [str(name) for name, _ in pyogrio.list_layers(path.resolve())]
         if layer is None and len(layers) != 1:
@@ -86,6 +89,21 @@ def read_chart(path: Path, layer: str | None = None, crs: str | None = None) -> 
         raise InputError(f"{path} holds {', '.join(odd) or 'nothing'} where polygons are expected.")
     table = {str(n): v[kept] for n, v in zip(meta["fields"], values, strict=True)}
     return ChartFile(geometries[kept], table, str(crs))
+
+
+def _check_start(path: Path) -> None:
+    """Refuse a file that is not what its ending says."""
+    ending = path.suffix.lower()
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(ENDINGS[ending]))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as an ice chart: {error.strerror or error}.") from error
+    if head != ENDINGS[ending]:
+        raise InputError(
+            f"{path} is no {'Shapefile' if ending == '.shp' else 'GeoPackage'}, whatever its name: it begins with "
+            f"{head!r}, not {ENDINGS[ending]!r}. Is it whole? Convert it otherwise."
+        )
 
 
 def check_grid(scene: Scene, buffer_m: float) -> float:
@@ -231,7 +249,7 @@ def draw_values(
     """Draw polygons' values on a window of a grid, and say where polygons of different values overlap.
 
     Args:
-        polygons, values, numbers: (M,) each; a value is 0 to 32,767.
+        polygons, values, numbers: (M,) each; a value is 0 to 32,767. place: of the grid. window: a part of it.
 
     Returns the greatest and the least value of the polygons that hold a pixel's centre, (h, w) each, `NONE` where
     none does; and the numbers of those that were seen. A centre on an edge between two lies in either, not in both.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sartransfer.errors import InputError, OutputError, one_of
 from sartransfer.geotiff import check_outputs
+from sartransfer.npz import DAMAGED_ZIP
 from sartransfer.prepare.sentinel1_target import Target, plan_target
 from sartransfer.radar.border import Border
 from sartransfer.radar.calibration import FLOOR_DB, decibels, floor_power
@@ -37,6 +38,8 @@ BLOCK = 512  # samples of the map along one side of what is worked on at once
 STRIP_PIXELS = 1 << 21  # of the product, that are calibrated at once: some 100 MB
 STEP = 16  # samples between points whose line and pixel are found exactly; linear between, to .01 px
 MOST_AT_FLOOR = 0.01  # of the valid pixels; above, there is a warning
+SPARE = 64 << 20  # bytes of an image beside its pixels
+MOST_RATIO = 200  # of an image to what a zip holds of it; 16-bit speckle packs to a half or so
 COG = {"compress": "deflate", "predictor": "yes", "overview_resampling": "average", "bigtiff": "if_safer"}
 
 
@@ -183,12 +186,29 @@ def _unpack(product: Sentinel1Product, folder: Path) -> tuple[str | None, ...]:
         for layer in product.layers:
             path = folder / f"{layer.polarization.lower()}.tif"
             try:
-                with archive.open(f"{files.prefix}{layer.measurement}") as packed, path.open("wb") as plain:
-                    shutil.copyfileobj(packed, plain, 1 << 20)
-            except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
+                member = archive.getinfo(f"{files.prefix}{layer.measurement}")
+                _check_bomb(product, files.path, member)
+                with archive.open(member) as packed, path.open("wb") as plain:
+                    shutil.copyfileobj(packed, plain, 1 << 20)  # which ends where the member said it would
+            except DAMAGED_ZIP as error:
                 raise InputError(f"{files.path} cannot be unpacked: {error}. Download it again.") from error
             paths.append(str(path.resolve()))
     return tuple(paths)
+
+
+def _check_bomb(product: Sentinel1Product, path: Path, member: zipfile.ZipInfo) -> None:
+    """Refuse an image that would unpack to far more than its annotation says, or than images pack: a zip bomb."""
+    most = 2 * product.rows * product.columns * 2 + SPARE
+    if member.file_size > most:
+        what = f"an image of {product.rows} x {product.columns} pixels has under {most >> 20} MB"
+    elif member.file_size > max(SPARE, MOST_RATIO * member.compress_size):
+        what = f"no image packs to under 1 / {MOST_RATIO} of its size, as this one does"
+    else:
+        return
+    raise InputError(
+        f"{path} is not unpacked: {member.filename!r} would have {member.file_size >> 20} MB, and {what}. Download it "
+        "again."
+    )
 
 
 def _write(

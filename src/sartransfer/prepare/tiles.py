@@ -120,6 +120,7 @@ def prepare_tiles(
 
     Args:
         catalog: scenes with label rasters and events. out: new or empty folder, or of the same job, which goes on.
+        settings: how tiles are cut and which are left out; None: `TileSettings()`.
         seed: of the draw, with `counts`. progress: told (scenes done, scenes in all).
 
     Raises:
@@ -157,7 +158,7 @@ Pair = tuple[Path, Path, Path]
 """Before, after and mask."""
 
 
-def pair_catalog(pairs: Mapping[str, Pair] | Iterable[tuple[str, Pair]], name: str = "floods") -> Catalog:
+def pair_catalog(pairs: Mapping[str, Pair] | Iterable[tuple[str, Pair]]) -> Catalog:
     """Return a catalog of mapped floods: event -> (before, after, mask), as fetch and prepare flood write them.
 
     An event may have several pairs, as ``(event, pair)`` one after another: they are of one group, and so of one side
@@ -196,7 +197,7 @@ def pair_catalog(pairs: Mapping[str, Pair] | Iterable[tuple[str, Pair]], name: s
         refuse_unsaid_labels(Catalog(ident, (entries[-1],), ("dry", "flooded")), entries[-1:])
         rules.append(f"{ident}: {_origin_of(mask)}")
     return Catalog(
-        name,
+        "floods",
         tuple(entries),
         ("dry", "flooded"),
         {0: 0, 1: 1, 255: IGNORE_INDEX},

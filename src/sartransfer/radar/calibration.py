@@ -93,13 +93,13 @@ def multilook(
     return kept / np.maximum(count, 1), 2 * count >= looks * looks
 
 
-def floor_power(power: NDArray[np.float64], floor_db: float = FLOOR_DB) -> NDArray[np.float64]:
-    """Raise linear power to a floor, so that its decibels are finite; NaN stay.
+def floor_power(power: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Raise linear power to `FLOOR_DB`, so that its decibels are finite; NaN stay.
 
     The last step, after noise is subtracted and pixels are averaged: raising first every pixel whose noise came out
     below its mean would make the average of dark water too bright.
     """
-    out: NDArray[np.float64] = np.maximum(power, 10.0 ** (floor_db / 10.0))
+    out: NDArray[np.float64] = np.maximum(power, 10.0 ** (FLOOR_DB / 10.0))
     return out
 
 

@@ -31,7 +31,7 @@ from sartransfer.radar.flood_settings import (
     convert_slope,
 )
 from sartransfer.radar.speckle import SpeckleFilter
-from sartransfer.radar.thresholds import Counts, Edges, Threshold, find_threshold, tile_histograms
+from sartransfer.radar.thresholds import Counts, Threshold, find_threshold, tile_histograms
 from sartransfer.radar.units import POWERS, Quantity, Scale, Unit, convert
 
 __all__ = [
@@ -290,17 +290,15 @@ def _rules() -> NDArray[np.uint8]:
     return table
 
 
-def resolve_threshold(
-    settings: FloodSettings, histograms: Counts | None, edges: Edges = DROP_EDGES
-) -> Threshold:
-    """Return the given threshold, or the one found on tiles of the drop in dB (`tile_histograms`).
+def resolve_threshold(settings: FloodSettings, histograms: Counts | None) -> Threshold:
+    """Return the given threshold, or the one found on tiles of the drop in dB (`tile_histograms` of `DROP_EDGES`).
 
     One that is found lies above 0: below, it would part what grew brighter, and all else would be flood.
     """
     if not isinstance(settings.threshold, str):
         return Threshold(float(settings.threshold), "given")
     assert histograms is not None  # the callers count wherever a method is named
-    return find_threshold(histograms, edges, settings.threshold, tile_pixels=settings.tile**2, above=0.0)
+    return find_threshold(histograms, DROP_EDGES, settings.threshold, tile_pixels=settings.tile**2, above=0.0)
 
 
 def map_flood(
@@ -446,7 +444,8 @@ def sensitivity(
     """Say how the flooded area moves with the threshold: every rule is applied anew at each of them.
 
     Args:
-        levels: of `flood_levels` at these thresholds. ground: of `ground_rules`.
+        levels: of `flood_levels` at these thresholds. ground: of `ground_rules`. thresholds: in the levels' order.
+        settings: of the rule; their own threshold is not asked.
         pixel_area_m2: of a pixel, or one a row (H,), or those of any rows (`PixelAreas`).
     """
     pixels, areas = [], []

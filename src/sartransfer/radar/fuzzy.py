@@ -19,7 +19,6 @@ from sartransfer.radar.speckle import SpeckleFilter
 from sartransfer.radar.thresholds import (
     LEAST_TILE,
     Counts,
-    Edges,
     Threshold,
     bin_edges,
     find_threshold,
@@ -126,20 +125,20 @@ def water_threshold(
     return found
 
 
-def hand_limits(counts: Counts, settings: FuzzySettings, edges: Edges = HAND_EDGES) -> tuple[float, float]:
-    """Return the heights in metres between which membership falls from 1 to 0, from counts of heights above 0.
+def hand_limits(counts: Counts, settings: FuzzySettings) -> tuple[float, float]:
+    """Return the heights in metres between which membership falls from 1 to 0, from the counts of `count_heights`.
 
     Of the lowest 90 per cent: the median, and the median + 3 standard deviations + 5 m.
     """
     if not counts.any():
         return 0.0, settings.hand_margin_m
-    top = quantile(counts, edges, 0.9)
-    middles = (edges[:-1] + edges[1:]) / 2
+    top = quantile(counts, HAND_EDGES, 0.9)
+    middles = (HAND_EDGES[:-1] + HAND_EDGES[1:]) / 2
     kept = np.where(middles <= top, counts, 0)
     kept = kept if kept.any() else counts
     mean = (kept * middles).sum() / kept.sum()
     spread = float(np.sqrt((kept * (middles - mean) ** 2).sum() / kept.sum()))
-    low = quantile(kept, edges, 0.5)
+    low = quantile(kept, HAND_EDGES, 0.5)
     return low, low + settings.hand_spread * spread + settings.hand_margin_m
 
 
@@ -157,25 +156,6 @@ class WaterLimits:
     threshold: Threshold
     hand_m: tuple[float, float]
     """Of `hand_limits`."""
-
-
-def water_limits(
-    db: NDArray[np.float32], hand_m: NDArray[np.floating], polarization: str, settings: FuzzySettings
-) -> WaterLimits:
-    """Find the limits of a whole image (H, W) in dB; `polarization` is VV or VH."""
-    if polarization not in CAPS_DB:
-        raise InputError(f"polarization {polarization!r}: HydroSAR's caps are for {', '.join(CAPS_DB)}.")
-    threshold = water_threshold(
-        tile_histograms(db, DB_EDGES, settings.tile),
-        low_tiles(hand_m, settings),
-        CAPS_DB[polarization],
-        settings,
-    )
-    return WaterLimits(
-        median_below(count_below(db, threshold.value)),
-        threshold,
-        hand_limits(count_heights(hand_m), settings),
-    )
 
 
 def count_below(db: NDArray[np.float32], threshold: float) -> Counts:
@@ -240,28 +220,3 @@ def water_to_flood(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArr
     out[(after == Rule.FLOODED) & (before == Rule.FLOODED)] = Rule.WATER_BEFORE
     out[before == Rule.NO_VALUE] = Rule.NO_VALUE
     return out
-
-
-def map_fuzzy_water(
-    images_db: dict[str, NDArray[np.float32]],
-    hand_m: NDArray[np.floating],
-    pixel_size: tuple[float, float],
-    settings: FuzzySettings | None = None,
-) -> tuple[NDArray[np.uint8], dict[str, WaterLimits]]:
-    """Map the water of one date: provenance (H, W) and the limits found, by polarization.
-
-    Args:
-        images_db: filtered gamma0 or sigma0 in dB by polarization (VH, VV), NaN without a value (`flood.smooth_db`).
-        hand_m: height above the nearest drainage, metres; NaN: not known.
-        pixel_size: (height, width) in metres.
-    """
-    settings = settings or FuzzySettings()
-    slope = slope_degrees(hand_m, pixel_size)
-    limits, maps = {}, []
-    for name, db in images_db.items():
-        limits[name] = water_limits(db, hand_m, name, settings)
-        sizes = connected_counts(db <= limits[name].threshold.value, settings.full_pixels)
-        maps.append(fuzzy_water(db, sizes, hand_m, slope, limits[name], settings))
-    if not maps:
-        raise InputError(f"no image was given: name one by polarization, {' or '.join(CAPS_DB)}.")
-    return combine_water(maps, settings), limits

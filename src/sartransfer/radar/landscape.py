@@ -33,17 +33,15 @@ class Landscape:
             raise InputError(one_of("class", int(self.classes.max()), range(len(CLASSES))))
 
 
-def make_field(
-    size: int, length_px: float, rng: np.random.Generator, *, smoothness: float = 3.0
-) -> NDArray[np.float64]:
+def make_field(size: int, length_px: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return a Gaussian random field (size, size) of expected mean 0 and variance 1.
 
-    Its power spectrum is (1 + (length k)^2)^-smoothness (Matern); it is cut from a larger periodic one, so
+    Its power spectrum is (1 + (length k)^2)^-3 (Matern); it is cut from a larger periodic one, so
     that opposite edges do not match.
     """
     n = fft.next_fast_len(size + int(np.ceil(3 * length_px)), real=True)
     k = 2 * np.pi * length_px * fft.fftfreq(n)
-    power = (1.0 + k[:, None] ** 2 + k[None, :] ** 2) ** -smoothness
+    power = (1.0 + k[:, None] ** 2 + k[None, :] ** 2) ** -3.0
     spectrum = fft.rfft2(rng.standard_normal((n, n))) * np.sqrt(power[:, : n // 2 + 1] / power.mean())
     field: NDArray[np.float64] = fft.irfft2(spectrum, s=(n, n))
     return field[:size, :size]

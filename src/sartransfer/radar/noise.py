@@ -18,6 +18,7 @@ from sartransfer.errors import InputError
 from sartransfer.radar.calibration import LineVectors
 
 MOST_FACTOR = 10.0  # scalloping is 1 to 2; what is more is no factor
+SEAM_STEP = 200  # rows from one point of a seam to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +116,11 @@ class Noise:
         return out
 
 
-def seam_lines(blocks: Sequence[NoiseBlock], step: int = 200) -> tuple[NDArray[np.float64], ...]:
+def seam_lines(blocks: Sequence[NoiseBlock]) -> tuple[NDArray[np.float64], ...]:
     """Return where sub-swaths meet: lines (N, 2) of row and column, pixel centres counted from 0.
 
     A seam lies between the last pixel of a block and the first of the next sub-swath's; it jumps where the blocks do.
-    Points follow every `step` rows, so that a map may bend it. Empty without blocks.
+    Points follow every `SEAM_STEP` rows, so that a map may bend it. Empty without blocks.
     """
     seams: dict[str, list[tuple[float, float]]] = {}
     for block in sorted(blocks, key=lambda b: b.first_line):
@@ -133,7 +134,7 @@ def seam_lines(blocks: Sequence[NoiseBlock], step: int = 200) -> tuple[NDArray[n
         ]
         if meets:
             first, last = block.first_line - 0.5, block.last_line + 0.5
-            rows = [*np.arange(first, last, step).tolist(), last]
+            rows = [*np.arange(first, last, SEAM_STEP).tolist(), last]
             seams.setdefault(block.swath, []).extend((row, block.last_pixel + 0.5) for row in rows)
     return tuple(np.array(points) for points in seams.values())
 

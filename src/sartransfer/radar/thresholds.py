@@ -127,14 +127,13 @@ def find_threshold(
     method: str,
     *,
     tile_pixels: int,
-    min_share: float = MIN_SHARE,
     eligible: NDArray[np.bool_] | None = None,
     above: float = -np.inf,
 ) -> Threshold:
     """Find a threshold on the pooled values of the tiles that have two populations.
 
     A scene's whole histogram hides a flood of a few per cent; a tile at its edge shows it. A tile is taken where each
-    side of its own threshold has `min_share` of its values, and two populations describe it better than one by more
+    side of its own threshold has `MIN_SHARE` of its values, and two populations describe it better than one by more
     than `MIN_GAIN` (`bimodality`). Tiles as in Martinis, Twele and Voigt 2009, NHESS 9, 303-314, and Chini et al. 2017,
     IEEE TGRS 55, 6975-6988; the criterion is ours.
 
@@ -157,7 +156,7 @@ def find_threshold(
         if np.count_nonzero(counts) > 1:
             own = METHODS[method](counts, edges)
             share, gain = bimodality(counts, edges, own)
-            if share >= min_share and gain > MIN_GAIN:
+            if share >= MIN_SHARE and gain > MIN_GAIN:
                 if own > above:
                     taken.append(counts)
                 else:
@@ -165,7 +164,7 @@ def find_threshold(
     if not taken:
         aside = f" on the right side ({low} part at {above:g} or below, where no flood is)" if low else ""
         raise InputError(
-            f"none of {int(seen.sum())} tiles has two populations with {min_share:.0%} of the pixels each{aside}: no "
+            f"none of {int(seen.sum())} tiles has two populations with {MIN_SHARE:.0%} of the pixels each{aside}: no "
             "flood that a histogram shows, or tiles of the wrong size. Give a threshold, or other tiles."
         )
     pooled = np.sum(taken, axis=0)

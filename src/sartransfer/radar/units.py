@@ -36,18 +36,6 @@ POWERS = (Quantity.SIGMA0, Quantity.GAMMA0, Quantity.BETA0, Quantity.INTENSITY)
 COUNTS = (Quantity.AMPLITUDE, Quantity.DIGITAL_NUMBER)
 """What is stored as whole numbers of 8 or 16 bits, and so has the scale log2."""
 
-LONG_NAMES = {
-    Quantity.SIGMA0: "normalized radar cross-section sigma nought",
-    Quantity.GAMMA0: "normalized radar cross-section gamma nought",
-    Quantity.BETA0: "radar brightness beta nought",
-    Quantity.INTENSITY: "intensity (power, not calibrated)",
-    Quantity.AMPLITUDE: "amplitude (not calibrated)",
-    Quantity.DIGITAL_NUMBER: "digital number (display values)",
-    Quantity.INCIDENCE_ANGLE: "incidence angle",
-    Quantity.OPTICAL: "optical reflectance or display value",
-    Quantity.UNKNOWN: "unknown",
-}
-
 LOG2_BITS = 16.0  # of the amplitudes that the scale log2 was made for
 
 # Values outside these limits belie the unit a band declares (soft limits: they raise warnings, not errors).

@@ -8,6 +8,7 @@ from sartransfer.readers.opening import (
     open_files,
     open_scene,
     read_label,
+    refuse_many_classes,
     refuse_unsaid_labels,
     unsaid_labels,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "open_files",
     "open_scene",
     "read_label",
+    "refuse_many_classes",
     "refuse_unsaid_labels",
     "unsaid_labels",
 ]

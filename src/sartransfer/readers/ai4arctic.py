@@ -51,11 +51,6 @@ class Encoding(StrEnum):
     """Anything else, such as a scale from -1 to 1 whose ends are not known: bands are of unknown unit."""
 
 
-def is_ai4arctic(path: Path) -> bool:
-    """Say whether a path is a netCDF file named as this dataset's are."""
-    return path.suffix == ".nc" and _STAMP.search(path.name) is not None and path.is_file()
-
-
 def find_encoding(
     angle: NDArray[np.floating], hh: NDArray[np.floating], hv: NDArray[np.floating]
 ) -> Encoding:
@@ -336,4 +331,15 @@ def _opened(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise InputError(f"{path} cannot be read as netCDF-4: {error}. Is it whole? {FIX}") from error
     with file:
+        _refuse_elsewhere(path, file, h5py)
         yield file
+
+
+def _refuse_elsewhere(path: Path, file: Any, h5py: Any) -> None:
+    """Refuse variables whose values lie in other files (external storage, virtual datasets, links): a scene is one."""
+    for name in file:
+        link = file.get(name, getlink=True)
+        variable = None if isinstance(link, h5py.ExternalLink) else file.get(name)
+        stored = isinstance(variable, h5py.Dataset) and (variable.external or variable.is_virtual)
+        if variable is None or variable.file.filename != file.filename or stored:
+            raise InputError(f"{path}: {name} lies in another file, which is not read. {FIX}")

@@ -5,17 +5,16 @@ Keys: ``data`` (B, H, W), ``names`` (B,), ``units`` (B,); and where they are kno
 ``transform`` (6,).
 """
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from sartransfer.errors import InputError, refuse_existing
+from sartransfer.npz import UNREADABLE_ZIP, Header, check_members
 from sartransfer.radar.units import UNKNOWN, parse_unit
 from sartransfer.scene import Band, GeoReference, Scene, Window
 from sartransfer.wholefile import replacing
@@ -60,7 +59,7 @@ def open_array(path: Path, bands: tuple[Band, ...] = ()) -> Scene:
         raise InputError(f"{path} has {count} band(s), but {len(told)} are named: {names}.")
     georeference = GeoReference(
         crs=str(read_key(path, "crs")) if "crs" in headers else None,
-        transform=tuple(float(v) for v in read_key(path, "transform")) if "transform" in headers else None,  # type: ignore[arg-type]
+        transform=_transform(path) if "transform" in headers else None,
     )
     return Scene(
         id=path.stem,
@@ -123,31 +122,39 @@ def read_key(path: Path, key: str) -> NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
             values: NDArray[Any] = file[key]
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"{path} cannot be read as .npz: {error}. Is it whole?") from error
+    except UNREADABLE_ZIP as error:
+        raise _damaged(path, error) from error
     return values
 
 
-def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+def _headers(path: Path) -> dict[str, Header]:
     """Return shape and type of every array in the archive without reading its numbers."""
     if not path.is_file():
         raise InputError(
             f"{path} is not there. Check the path; a catalog's paths are relative to the catalog."
         )
-    out = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                with archive.open(name) as file:
-                    first = npy.read_magic(file) == (1, 0)
-                    header = npy.read_array_header_1_0(file) if first else npy.read_array_header_2_0(file)
-                out[name.removesuffix(".npy")] = (tuple(header[0]), header[2])
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"{path} cannot be read as .npz: {error}. Is it whole?") from error
-    return out
+        return check_members(path)
+    except UNREADABLE_ZIP as error:
+        raise _damaged(path, error) from error
 
 
-def _listing(headers: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> str:
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} cannot be read as .npz: {error}. Is it whole?")
+
+
+def _transform(path: Path) -> tuple[float, float, float, float, float, float]:
+    values = read_key(path, "transform")
+    if values.shape != (6,) or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise InputError(
+            f"{path}: 'transform' is {str(values.tolist())[:80]}, must be 6 finite numbers (a, b, c, d, e, f of "
+            "x = a*column + b*row + c, y = d*column + e*row + f). Write it again, or leave it out."
+        )
+    a, b, c, d, e, f = values.astype(float).tolist()
+    return a, b, c, d, e, f
+
+
+def _listing(headers: dict[str, Header]) -> str:
     return ", ".join(f"{key} {shape}" for key, (shape, _) in headers.items()) or "nothing"
 
 

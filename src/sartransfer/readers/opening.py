@@ -1,5 +1,6 @@
 """Which reader opens which file; a catalog's entry as one scene; its label on the same grid."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -210,8 +211,10 @@ def read_label(entry: Entry, catalog: Catalog, window: Window | None = None) -> 
 
     Raster values become classes by ``catalog.label_values``; where that is empty, they must be class indices
     or `IGNORE_INDEX` already. Nodata of a GeoTIFF is ignored unless it is listed. Raises `InputError` for a
-    value that is not listed, a raster of another size or place than the scene, or a missing label.
+    value that is not listed, nodata that is a class index where nothing is listed, a raster of another size or place
+    than the scene, or a missing label; `CatalogError` for more classes than eight bits tell apart.
     """
+    refuse_many_classes(catalog)
     if entry.label is None:
         raise InputError(f"entry {entry.id!r} has no label raster. Name one in the catalog's column `label`.")
     scene = open_entry(entry)
@@ -228,10 +231,41 @@ def read_label(entry: Entry, catalog: Catalog, window: Window | None = None) -> 
         rows, cols = window.slices
         values, valid = values[rows, cols], valid[rows, cols]
     table = catalog.label_values or {i: i for i in (*range(len(catalog.classes)), IGNORE_INDEX)}
+    if not catalog.label_values and not valid.all():
+        _refuse_nodata_class(values, valid, catalog.classes, entry)
     classes = _classes(values, valid, table, entry.label)
     if entry.part is not None:
         classes[~entry.part.mask(window or scene.window)] = IGNORE_INDEX
     return classes
+
+
+def refuse_many_classes(catalog: Catalog) -> None:
+    """Raise `CatalogError` for more classes than a raster of class indices can hold beside `IGNORE_INDEX`."""
+    if len(catalog.classes) > IGNORE_INDEX:
+        raise CatalogError(
+            f"catalog {catalog.name!r} has {len(catalog.classes)} classes; label rasters tell at most {IGNORE_INDEX} "
+            f"apart ({IGNORE_INDEX} is what is ignored). Join classes with label_values, or leave some out."
+        )
+
+
+def _refuse_nodata_class(
+    values: NDArray[np.generic], valid: NDArray[np.bool_], classes: Sequence[str], entry: Entry
+) -> None:
+    """Refuse a label whose nodata is a class index too: nothing says whether it is that class or nothing."""
+    hidden = values[~valid]
+    found = sorted(
+        {int(v) for v in np.unique(hidden[np.isfinite(hidden)]) if 0 <= v < len(classes) and v == int(v)}
+    )
+    if not found:
+        return
+    first = found[0]
+    count, example = int((hidden == first).sum()), {str(i): i for i in range(len(classes))}
+    raise InputError(
+        f"entry {entry.id!r}: its label {entry.label} declares {first} as nodata (or masks {count} pixels of it), and "
+        f"{first} is the class {classes[first]!r} too. Say in label_values which it is: "
+        f'"{first}": {first} if it is {classes[first]}, "{first}": {IGNORE_INDEX} if it is to be ignored; with all '
+        f"classes, such as {json.dumps(example)} (in a recipe, data.label_values with the names of classes or ignore)."
+    )
 
 
 def unsaid_labels(catalog: Catalog, entries: Sequence[Entry]) -> tuple[Entry, str] | None:

@@ -5,7 +5,6 @@ See `sentinel1_files`, `sentinel1_annotation`, `radar.calibration` and `radar.no
 """
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartransfer.errors import InputError, one_of
+from sartransfer.geotiff import quiet
 from sartransfer.radar.border import Border
 from sartransfer.radar.calibration import QUANTITIES, calibrate
 from sartransfer.radar.units import parse_unit
@@ -226,7 +226,7 @@ def _opened(product: Sentinel1Product, layer: Sentinel1Layer, path: str | None) 
     # Only the TIFF driver may open it, and no file beside it is looked for.
     try:
         import rasterio
-        from rasterio.errors import NotGeoreferencedWarning, RasterioError
+        from rasterio.errors import RasterioError
     except ImportError as error:
         raise InputError(
             f"{product.id}: Sentinel-1 products need rasterio (pip install rasterio)."
@@ -240,13 +240,12 @@ def _opened(product: Sentinel1Product, layer: Sentinel1Layer, path: str | None) 
             f"{layer.polarization}. Download it again."
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with (
-                rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_CACHEMAX=CACHE_MB << 20),
-                rasterio.open(path or product.files.raster(name), driver="GTiff") as file,
-            ):
-                yield file
+        with (
+            quiet(),
+            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_CACHEMAX=CACHE_MB << 20),
+            rasterio.open(path or product.files.raster(name), driver="GTiff") as file,
+        ):
+            yield file
     except RasterioError as error:
         raise InputError(
             f"{product.files.label(name)} cannot be read as a TIFF: {error}. Download it again."

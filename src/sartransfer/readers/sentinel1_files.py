@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from sartransfer.errors import InputError
+from sartransfer.npz import UNREADABLE_ZIP
 from sartransfer.readers.xml import MOST_BYTES
 
 FOLDERS = ("", "annotation/", "annotation/calibration/", "measurement/")
@@ -118,7 +119,7 @@ class ZipFiles:
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.prefix + name) as file:
                 data = file.read(MOST_BYTES + 1)
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        except UNREADABLE_ZIP as error:
             raise InputError(f"{self.label(name)} cannot be read: {error}. Is the zip whole?") from error
         _check_size(self.label(name), len(data))
         return data
@@ -219,7 +220,7 @@ def _open_zip(path: Path) -> ZipFiles:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+    except UNREADABLE_ZIP as error:
         raise InputError(f"{path} cannot be read as a zip: {error}. Is it whole?") from error
     if len(members) > MOST_MEMBERS:
         raise InputError(f"{path} holds {len(members)} files: that is no Sentinel-1 product.")

@@ -105,8 +105,6 @@ def write_sentinel1(
     parent = Path(parent)
     folder = parent / f"{product.name}.SAFE"
     refuse_existing(folder, overwrite)
-    if not parent.is_dir():
-        raise OutputError(f"{folder} cannot be written: there is no folder {parent}. Make it first.")
     partial = Path(tempfile.mkdtemp(prefix=f".{product.name}.", dir=parent))
     try:
         partial.chmod(0o755)  # mkdtemp makes it private

@@ -18,6 +18,9 @@ from sartransfer.recipe.strata import StrataRecipe
 from sartransfer.recipe.strict import Strict
 from sartransfer.recipe.training import TrainingRecipe
 
+MOST_SEEDS = 10_000
+"""Runs of one start and share; more would be a seed that was meant as [N]."""
+
 
 class PredictionRecipe(Strict):
     """How a trained network is asked."""
@@ -104,7 +107,14 @@ class Recipe(Strict):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count(cls, value: Any) -> Any:
-        return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+        if isinstance(value, bool) or not isinstance(value, int):
+            return value
+        if value > MOST_SEEDS:
+            raise ValueError(
+                f"{value} is a number of seeds, of which there may be {MOST_SEEDS:,}; for the one seed {value} write "
+                f"[{value}]"
+            )
+        return tuple(range(value))
 
     @field_validator("fractions")
     @classmethod
@@ -197,7 +207,7 @@ class Recipe(Strict):
             raise InputError(f"no recipe at {path}. Give the path of a YAML file.")
         try:
             values = read_yaml(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path} is not readable as YAML: {error}") from None
         if not isinstance(values, dict):
             raise RecipeError(f"{path} holds {type(values).__name__}, not the keys of a recipe.")
@@ -295,5 +305,5 @@ WHOLE = ("loss", "loss_options")
 
 
 def _also(schema: dict[str, Any], form: dict[str, Any]) -> None:
-    kept = {k: schema.pop(k) for k in list(schema) if k not in ("default", "title")}
+    kept = {k: schema.pop(k) for k in list(schema) if k not in ("default", "title", "description")}
     schema["anyOf"] = [form, kept]

@@ -71,7 +71,7 @@ class ValidationRecipe(Strict):
 
     fraction: float = Field(0.2, ge=0, lt=1)
     """Share of the training scenes; 0: no validation, then nothing can be chosen by it (weights: last)."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     halves: HalvesRecipe | None = None
     """Halves of scenes instead of whole groups; `fraction` and `seed` say nothing then."""
 
@@ -95,7 +95,7 @@ class TestRecipe(Strict):
     """These groups, whole (unseen collections)."""
     per_class: int | None = Field(None, gt=0)
     """This many patches a class, drawn from the groups that training keeps: its scores say nothing of new groups."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Of the draw, for per_class."""
 
     @model_validator(mode="after")
@@ -114,7 +114,7 @@ class LabelNoiseRecipe(Strict):
     """uniform: to any other class; alike: to the class that `alike` names as its look-alike."""
     alike: dict[str, str] = Field(default_factory=dict)
     """Class -> look-alike; classes without one keep their labels."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
@@ -236,6 +236,17 @@ class DataRecipe(Strict):
     def _test_names(cls, value: dict[str, Any]) -> dict[str, Any]:
         for fault in filter(None, map(name_fault, value)):
             raise ValueError(fault)
+        return value
+
+    @field_validator("label_values", mode="before")
+    @classmethod
+    def _values_once(cls, value: Any) -> Any:
+        keys = [str(key).strip() for key in value] if isinstance(value, dict) else []
+        whole = [int(key) for key in keys if re.fullmatch("[+-]?[0-9]+", key)]
+        if twice := [v for v in whole if whole.count(v) > 1]:
+            raise ValueError(
+                f"label value {twice[0]} stands twice ({', '.join(keys)}): say once what it means"
+            )
         return value
 
     @model_validator(mode="after")

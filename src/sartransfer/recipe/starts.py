@@ -120,7 +120,7 @@ class StageRecipe(Strict):
     start: Initialization = RandomStart.model_validate({"from": "random"})
     """What the first stage starts from (later ones start from the stage before)."""
     model: ModelRecipe | None = None
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """A stage is trained once, with this seed, and shared by all runs that need it."""
 
     @field_validator("start", mode="before")

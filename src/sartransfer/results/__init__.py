@@ -27,7 +27,7 @@ from sartransfer.results.rows import (
 )
 from sartransfer.results.strata import strata_rows
 from sartransfer.results.trainings import describe_trainings
-from sartransfer.results.verdict import metric_words, verdict_words
+from sartransfer.results.verdict import verdict_words
 
 __all__ = [
     "COLUMNS",
@@ -46,7 +46,6 @@ __all__ = [
     "differs",
     "mcnemar_rows",
     "mcnemar_statements",
-    "metric_words",
     "pairs",
     "patches_json",
     "resampled_json",

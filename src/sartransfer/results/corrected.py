@@ -6,7 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from sartransfer.statistics import crossed_half_width, crossed_interval, crossed_mean_squares, holm, t_test_p
+from sartransfer.intervals import (
+    crossed_half_width,
+    crossed_interval,
+    crossed_mean_squares,
+    has_spread,
+    holm,
+    t_test_p,
+)
 
 SMALLEST = 1e-12
 """So small a p is looked for; what is smaller is said to be this."""
@@ -16,12 +23,13 @@ def crossed_p(differences: NDArray[np.float64]) -> float:
     """Two-sided p of the mean of `differences` (S, G): 1 - the confidence at which `crossed_interval` ends at 0.
 
     The half width grows with the confidence, so that the interval excludes 0 wherever 1 - confidence is larger.
-    Errors are those of `crossed_interval`; without any spread the p is 1 where the mean is 0, and 0 elsewhere.
+    Errors are those of `crossed_interval`; without any spread (to rounding) the p is 1 where the mean is 0, and 0
+    elsewhere.
     """
     whole = crossed_interval(differences)
-    if whole.low == whole.high:
-        return 1.0 if whole.mean == 0 else 0.0
     complete = differences[:, ~np.isnan(differences).any(axis=0)]
+    if not has_spread(complete):
+        return 1.0 if whole.mean == 0 else 0.0
     squares = crossed_mean_squares(complete)
     seeds, groups = complete.shape
 

@@ -53,11 +53,15 @@ class TestSet:
     """``unseen events``: none of its groups is in training; ``same scenes``: some are, or its scenes continue
     training scenes; ``not known``: groups are missing in the catalog; ``other data``: from another dataset;
     ``labels of a rule``: its labels are a rule's, whatever its scenes are."""
+    grouped: bool = True
+    """Whether every scene names its group: scenes of other data that do not may be tiles of one event."""
+    held_out: tuple[tuple[str, ...], ...] = ()
+    """Groups by the training that held them out, where several trainings share the test set (`folds`)."""
 
     @property
     def events_unseen(self) -> bool:
-        """True where training has seen none of the groups."""
-        return self.relation in (UNSEEN, OTHER_DATA)
+        """True where training has seen none of the groups, and they are known."""
+        return self.relation == UNSEEN or (self.relation == OTHER_DATA and self.grouped)
 
     @property
     def is_joined(self) -> bool:
@@ -192,5 +196,6 @@ def joined_scores(run: ScoredRun, members: Sequence[str], name: str) -> TestScor
 
 
 def describe_test_set(test_set: TestSet) -> dict[str, Any]:
-    """Return a test set as JSON values."""
-    return {**asdict(test_set), "events_unseen": test_set.events_unseen}
+    """Return a test set as JSON values; which training held out what, the results say under ``folds``."""
+    kept = {key: value for key, value in asdict(test_set).items() if key != "held_out"}
+    return {**kept, "events_unseen": test_set.events_unseen}

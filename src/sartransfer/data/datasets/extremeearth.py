@@ -16,9 +16,6 @@ TESTS = {1: "january", 7: "july"}
 """Month -> test set, as in Karimzadeh and Pires de Lima (IGARSS 2023): freeze-up and melt."""
 HALVES = (2, 6, 8, 12)
 """Months of whose scenes one half validates in that paper (`data.halves`)."""
-# The paper says freeze-up of January and melt of July only; the months between are by the mean air temperature off East
-# Greenland (above freezing from June to September), an inference.
-MELT = (6, 7, 8, 9)
 FIX = (
     "Download ExtremeEarth v2 (zenodo.org, doi 10.5281/zenodo.4683174) and its Sentinel-1 products, and make: "
     "sartransfer prepare sentinel1 PRODUCT -o {stamp}.tif for each scene, then sartransfer prepare icechart "
@@ -64,11 +61,6 @@ def extremeearth(root: Path, stamps: tuple[str, ...] = STAMPS) -> Catalog:
         label_values={0: 0, 1: 1, 255: IGNORE_INDEX},
         source="ExtremeEarth v2, Hughes and Amdal 2021, doi 10.5281/zenodo.4683174; terms in its record",
     )
-
-
-def season(stamp: str) -> str:
-    """Return ``melt`` or ``freeze-up``, the season of a scene's month."""
-    return "melt" if _time(stamp).month in MELT else "freeze-up"
 
 
 def _entry(stamp: str, scene: Path, label: Path) -> Entry:

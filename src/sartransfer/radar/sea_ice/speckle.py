@@ -52,16 +52,6 @@ def independent(keys: NDArray[np.uint64], columns: int, table: NDArray[np.float3
     return table[bits.reshape(len(keys), -1)[:, :columns].astype(np.intp)]
 
 
-def speckle_rows(
-    seed: int, layer: int, first: int, rows: int, columns: int, table: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return speckle (rows, columns) of mean 1, correlated as in the product."""
-    raw = independent(row_keys(seed, layer, first, rows + 1), columns + 1, table)
-    pairs = raw[:, :-1] + raw[:, 1:]
-    out: NDArray[np.float32] = pairs[:-1] + pairs[1:]
-    return out
-
-
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(FIRST)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(SECOND)
