@@ -568,9 +568,13 @@ def test_files_that_cannot_be_used(tmp_path):
         prepare_icechart(chart, scene, tmp_path / "m.tif", chart_crs="EPSG:0")
     with pytest.raises(InputError, match="is not there"):
         prepare_icechart(tmp_path / "none.shp", scene, tmp_path / "m.tif")
-    (tmp_path / "bad.gpkg").write_bytes(b"no package")
-    with pytest.raises(InputError, match="cannot be read as an ice chart"):
-        prepare_icechart(tmp_path / "bad.gpkg", scene, tmp_path / "m.tif")
+    for content, words in (
+        (b"no package", "is no GeoPackage"),
+        (b"SQLite format 3\0", "cannot be read as an ice chart"),
+    ):
+        (tmp_path / "bad.gpkg").write_bytes(content)
+        with pytest.raises(InputError, match=words):
+            prepare_icechart(tmp_path / "bad.gpkg", scene, tmp_path / "m.tif")
     (tmp_path / "chart.zip").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"must end in .shp or .gpkg"):
         prepare_icechart(tmp_path / "chart.zip", scene, tmp_path / "m.tif")

@@ -55,6 +55,8 @@ def test_the_one_that_is_changed_below_is_right(tmp_path, files):
         (("contract", 0, "mean"), 1e300),
         (("contract", 0, "std"), 1e-300),
         (("contract", 0, "difference"), 5),
+        (("contract", 0, "difference"), "ab"),
+        (("contract", 0, "difference"), ["a", "b", "c"]),
         (("views",), "abc"),
         (("views",), [1]),
         (("views",), None),

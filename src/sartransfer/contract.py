@@ -167,10 +167,14 @@ class InputContract:
 
     @classmethod
     def from_json(cls, values: Sequence[dict[str, Any]]) -> "InputContract":
-        """Read back what `to_json` wrote."""
+        """Read back what `to_json` wrote; raises `InputError` for a difference that is not of two bands."""
         bands = []
         for value in values:
             pair = value.get("difference")
+            if pair and not (isinstance(pair, list | tuple) and len(pair) == 2):
+                raise InputError(
+                    f"input {value.get('name')!r}: difference={pair!r} must be two names of bands."
+                )
             bands.append(InputBand(**{**value, "difference": tuple(pair) if pair else None}))
         return cls(tuple(bands))
 
