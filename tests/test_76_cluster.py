@@ -155,6 +155,9 @@ class Watched:
     def __init__(self):
         self.states = []
 
+    def warn(self, warnings):
+        self.warnings = warnings
+
     def run(self, number, of, name, state):
         self.states.append((number, of, name, state))
 
