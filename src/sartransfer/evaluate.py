@@ -23,6 +23,7 @@ from sartransfer.recipe import StrataRecipe
 from sartransfer.runs import now, read_json, write_json
 from sartransfer.scene import Scene, Window
 from sartransfer.wholefile import replacing
+from sartransfer.windowed import all_answered, unanswered
 
 DAMAGED_SCORES: tuple[type[Exception], ...] = (*UNREADABLE_ZIP, LookupError, TypeError, AttributeError)
 """What files of scores that were cut off or edited end in."""
@@ -220,8 +221,8 @@ def _score_chip(entry: Entry, label: int, logits: NDArray[np.float32]) -> SceneS
 
 
 def _check_finite(logits: torch.Tensor, scene_id: str) -> None:
-    """Refuse NaN: argmax would make a class of it. (-inf is a probability of 0, as averaged views can have.)"""
-    if bool((torch.isnan(logits) | torch.isposinf(logits)).any()):
+    """Refuse logits (K, ...) of NaN or infinity, as maps do: argmax would make a class of them."""
+    if not all_answered(logits) and bool(unanswered(logits).any()):
         raise InputError(
             f"scene {scene_id!r}: the network's answer holds NaN or infinity. Has its training diverged? "
             "A smaller training.optimizer.lr or training.gradient_clip may help."

@@ -76,13 +76,21 @@ def measured_reach(model: nn.Module) -> Reach | None:
 
     None as well for one that needs nothing of the kind, runs by the split stage, or asks too often.
     """
-    if can_split(model):
-        return None
+    method, reach = (SPLIT, None) if can_split(model) else _way(model, measures=True)
+    return reach if method == MEASURED else None
+
+
+def _way(model: nn.Module, measures: bool) -> tuple[str, Reach]:
+    """Return by which windows a network that is not split goes, and how far it sees; the halo is None for `OVERLAP`."""
     stride, channels = int(getattr(model, "stride", 1)), int(getattr(model, "in_channels", 1))
-    if find_reach(model, channels, multiple=stride).halo is not None:
-        return None
-    reach = find_reach(model, channels, multiple=stride, measuring=True)
-    return reach if reach.halo is not None and reach.passes <= MOST_PASSES else None
+    reach = find_reach(model, channels, multiple=stride)
+    if reach.halo is not None:
+        return EXACT, reach
+    if measures:
+        known = find_reach(model, channels, multiple=stride, measuring=True)
+        if known.halo is not None and known.passes <= MOST_PASSES:
+            return MEASURED, known
+    return OVERLAP, reach
 
 
 def plan_passes(model: nn.Module, height: int, width: int, views: int, limits: Limits) -> ScenePlan:
@@ -122,22 +130,18 @@ def _plan(model: nn.Module, height: int, width: int, views: int, limits: Limits)
             return plan
     if can_split(model):
         return _plan_split(cast(Segmenter, model), height, width, views, limits)
-    reach = find_reach(model, channels, multiple=stride)
-    known = measured_reach(model) if limits.measures else None
-    if known is not None:
-        plan = _plan_windows(model, height, width, views, limits, known, MEASURED)
+    method, reach = _way(model, limits.measures)
+    if method != OVERLAP:
+        plan = _plan_windows(model, height, width, views, limits, reach, method)
         # Narrower windows are nearly all halo: overlapped ones are told as what they are, and end sooner.
-        if _fits(plan, limits) and 2 * plan.core >= plan.halo:
-            return plan
-    if reach.halo is None:
-        half = rounded(max(limits.overlap, 1), reach.stride)
-        plan = ScenePlan(OVERLAP, reach.stride, half, half)
-        taken = _pass_bytes(model, channels, min(height, 2 * half), min(width, 2 * half), views, limits)
-        taken += (
-            3 * FLOAT * half * width * int(getattr(model, "num_classes", 8))
-        )  # two strips and what leaves one
-        return _within(replace(plan, memory=taken), limits)
-    return _within(_plan_windows(model, height, width, views, limits, reach, EXACT), limits)
+        if method == EXACT or (_fits(plan, limits) and 2 * plan.core >= plan.halo):
+            return _within(plan, limits)
+    half = rounded(max(limits.overlap, 1), reach.stride)
+    plan = ScenePlan(OVERLAP, reach.stride, half, half)
+    taken = _pass_bytes(model, channels, min(height, 2 * half), min(width, 2 * half), views, limits)
+    # Two strips and what leaves one.
+    taken += 3 * FLOAT * half * width * int(getattr(model, "num_classes", 8))
+    return _within(replace(plan, memory=taken), limits)
 
 
 def _plan_windows(

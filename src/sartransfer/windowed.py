@@ -181,7 +181,7 @@ def all_answered(logits: Tensor) -> bool:
 
 
 def unanswered(logits: Tensor) -> Tensor:
-    """Say where one of the logits (K, h, w) is NaN or infinity, (h, w).
+    """Say where one of the logits (K, ...) is NaN or infinity, (...).
 
     (-inf is a probability of 0, as mean probabilities can have.)
     """

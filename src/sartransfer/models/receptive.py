@@ -19,6 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 Range = tuple[int, int]
 """First index and last index + 1."""
+NEEDS_NUMBERS = (RuntimeError, TypeError, ValueError, AssertionError)
+"""What a network ends in on the meta device if it looks at numbers; torch's missing kernels are RuntimeErrors, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def find_reach(
     side = multiple * max(4, -(-256 // multiple))
     try:
         walk = _walk(model, call or _forward, [(1, in_channels, side, side)], measuring)
-    except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError):
+    except NEEDS_NUMBERS:
         return Reach(multiple, None, None)  # what cannot run without numbers looks at them
     stride = math.lcm(multiple, *(n.scale.numerator for n in walk.nodes if n.scale))
     if walk.answer is None or (measuring and (stride != multiple or not walk.fractions)):
@@ -116,7 +118,7 @@ def peak_bytes(
     """
     try:
         return _walk(model, call or _forward, shapes).peak
-    except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError):
+    except NEEDS_NUMBERS:
         return int(at_least)
 
 
