@@ -30,7 +30,7 @@ benchmark: install $(PEERS:%=%/installed)  ## against peers, side by side; bench
 	$(BIN)/python benchmarks/topk_loss.py $(if $(SMOOTH_TOPK),--peer "$(SMOOTH_TOPK)")
 	$(BIN)/python benchmarks/simulated_scenes.py
 	$(BIN)/python benchmarks/archive_cost.py
-	$(BIN)/python benchmarks/pixels.py
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/pixels.py --threads 2 --turns 2 --pixels 100000000
 	$(BIN)/python benchmarks/products.py
 	$(BIN)/python benchmarks/training.py --parity
 	$(BIN)/python benchmarks/random_patches.py $(if $(PEERS),--peer $(PEERS)/bin/python)

@@ -112,7 +112,7 @@ def test_resnet18_through_layer3_sees_211_pixels():
         lambda: build_model("timm:resnet10t", 2, 3),
         lambda: Layers(nn.Conv2d(2, 2, 3, padding=1), nn.AdaptiveAvgPool2d(4), nn.Upsample(scale_factor=8)),
         lambda: Layers(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")),
-        lambda: Layers(nn.Flatten(2), nn.Unflatten(2, (256, 256))),
+        lambda: Layers(nn.Flatten(2), nn.Unflatten(2, (128, 512))),
     ],
     ids=["global mean", "aligned corners", "squeeze", "classifier", "adaptive", "reflect", "flatten"],
 )

@@ -46,7 +46,8 @@ FP32 = [n for n in HERE if ENGINES[n].exact]
 @pytest.fixture(scope="module")
 def networks():
     """Networks by name, built once."""
-    return {name: build() for name, build in NETWORKS.items()}
+    others = {"convnext": network("smp:Unet:tu-convnext_atto", encoder_depth=3, decoder_channels=[8, 8, 8])}
+    return {name: build() for name, build in NETWORKS.items()} | others
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,11 @@ def test_engines_of_less_precision_are_near_the_network_and_not_it(engine, error
 
 @pytest.mark.parametrize(
     ("engine", "name"),
-    [*((e, "aspp") for e in HERE), *((e, "unet") for e in FP32), ("torch", "aspp-global")],
+    [
+        *((e, "aspp") for e in HERE),
+        *((e, n) for e in FP32 for n in ("unet", "convnext")),
+        ("torch", "aspp-global"),
+    ],
 )
 def test_windows_in_an_engine_are_one_pass_in_it(monkeypatch, engine, name, served, networks):
     """Equal bits where the kernels do not depend on a window's size, and else to 1e-5 (int8: to its steps)."""
@@ -133,7 +138,7 @@ def test_windows_in_an_engine_are_one_pass_in_it(monkeypatch, engine, name, serv
     monkeypatch.setattr(predict, "ONE_PASS_PIXELS", 1)
     monkeypatch.setattr(predict, "CORE", 64)
     plan = replace(plan_scene(networks[name], 250, 171), rows=4)
-    assert plan.method == (EXACT if name == "unet" else SPLIT)
+    assert plan.method == (SPLIT if "aspp" in name else EXACT)
     found = whole(checkpoint, scene, given, plan)
     print(engine, name, "equal bits" if torch.equal(found, wanted) else f"{(found - wanted).abs().max():.1g}")
     if not torch.equal(found, wanted):

@@ -10,7 +10,9 @@ from sartransfer.cloud import Layer
 from sartransfer.engines.kinds import EAGER
 from sartransfer.members import count_windows, plan_members
 from sartransfer.models.checkpoint import Checkpoint
+from sartransfer.models.placed import WholeImage, measure
 from sartransfer.predict import predict_logits
+from sartransfer.scene import Window
 from sartransfer.streaming import writing_bytes
 from sartransfer.windows import EXACT, MEASURED, OVERLAP, SPLIT, ScenePlan, cut, grow, rounded
 from sartransfer.wording import duration_words
@@ -71,33 +73,40 @@ def foresee(
     disk += sum(plan.features_bytes for plan in plans if plan.method == SPLIT)
     seconds = 0.0
     for network, plan in zip(networks, plans, strict=True):
-        number = views or network.views
-        seconds += _seconds_per_pixel(network, device) * _pixels_seen(plan, height, width) * number
+        answer, looks = _seconds_per_pixel(network, plan.passes, device)
+        once = answer * _pixels_seen(plan, height, width) + looks * _with_halo(plan, plan.look, height, width)
+        seconds += once * (views or network.views)
     return Forecast(plans[0], windows, taken, disk, seconds / windows)
 
 
-def _seconds_per_pixel(network: Checkpoint, device: str) -> float:
+def _seconds_per_pixel(network: Checkpoint, passes: int, device: str) -> tuple[float, float]:
+    """Return what an answer takes, and what all looks before it do, which end at the last thing they ask for."""
     model = network.model.to(device).eval()
     side = rounded(SIDE, model.stride)
     image = torch.zeros(1, model.in_channels, side, side)
     predict_logits(model, image, device=device)  # what is set up on first use does not count
     begun = time.perf_counter()
     predict_logits(model, image, device=device)
-    return (time.perf_counter() - begun) / side**2
+    answered = time.perf_counter()
+    whole, place = WholeImage(side, side), Window(0, 0, side, side)
+    for _ in range(passes):
+        measure(model, image[0].to(device), whole, place, place)
+        whole.end_pass()
+    return (answered - begun) / side**2, (time.perf_counter() - answered) / side**2
 
 
 def _pixels_seen(plan: ScenePlan, height: int, width: int) -> int:
-    """Return how many pixels go through the network, halos included."""
+    """Return how many pixels go through the network for its answer, halos included."""
     if plan.method == OVERLAP:
         return 4 * height * width
     if plan.method not in (EXACT, SPLIT, MEASURED):
         return height * width
+    return _with_halo(plan, plan.halo, height, width)
 
-    def with_halo(halo: int) -> int:
-        seen = (grow(kept, halo, plan.stride, height, width) for kept in cut(height, width, plan.core))
-        return sum(window.height * window.width for window in seen)
 
-    return with_halo(plan.halo) + plan.passes * with_halo(plan.look)
+def _with_halo(plan: ScenePlan, halo: int, height: int, width: int) -> int:
+    seen = (grow(kept, halo, plan.stride, height, width) for kept in cut(height, width, plan.core))
+    return sum(window.height * window.width for window in seen)
 
 
 def in_bytes(number: float) -> str:

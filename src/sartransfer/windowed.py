@@ -16,7 +16,8 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sartransfer.ahead import SERIAL, Flow, Read, Seen, lagging, read_ahead
@@ -125,16 +126,16 @@ def measured_image(
     Args:
         read, size, plan, flow, bands: as `exact_windows` takes them.
         model: in evaluation mode, on the flow's device.
-        file: where it is kept for a later call, and taken from if an earlier one has left it.
+        file: where it is kept for a later call after each pass, and taken from if an earlier one has left it.
     """
     height, width = viewed_size(*size, view)
     stride = int(getattr(model, "stride", 1))
-    whole = WholeImage(rounded(height, stride), rounded(width, stride))
+    whole, done = WholeImage(rounded(height, stride), rounded(width, stride)), 0
     if file is not None and file.exists():
-        known = load_file(file, device=flow.device)
-        whole.known = {int(number): sums for number, sums in known.items()}
-        return whole
-    for _ in range(plan.passes):
+        with safe_open(file, "pt", device=flow.device) as kept:
+            whole.known = {int(number): kept.get_tensor(number) for number in kept.keys()}  # noqa: SIM118
+            done = int(kept.metadata()["passes"])
+    for number in range(done, plan.passes):
         jobs = (
             (kept, unviewed(grow(kept, plan.look, plan.stride, height, width), *size, view))
             for kept in cut(height, width, plan.core)
@@ -147,11 +148,10 @@ def measured_image(
                 if not flow.ahead:
                     give_back_memory()
         whole.end_pass()
-    if file is not None:
-        with replacing(file) as temporary:
-            save_file(
-                {str(number): sums.contiguous().cpu() for number, sums in whole.known.items()}, temporary
-            )
+        if file is not None:
+            found = {str(question): sums.contiguous().cpu() for question, sums in whole.known.items()}
+            with replacing(file) as temporary:
+                save_file(found, temporary, metadata={"passes": str(number + 1)})
     return whole
 
 

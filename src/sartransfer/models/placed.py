@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sartransfer.gpu import float32_kept, layout
-from sartransfer.models.receptive import measurable
+from sartransfer.models.receptive import asked_of_all
 from sartransfer.scene import Window
 from sartransfer.windows import rounded
 
@@ -115,8 +115,9 @@ class _Placed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         is_map = any(getattr(t, "_sartransfer_map", False) for t in given)
         guess = any(getattr(t, "_sartransfer_guess", False) for t in given)
         name = func.overloadpacket.__name__
-        if is_map and measurable(name, args):
-            result, guess = self._measured(name, func, args, kwargs, guess)
+        dims = asked_of_all(name, args) if is_map else None
+        if dims is not None:
+            result, guess = self._measured(name, func, args, kwargs, guess, dims)
             is_map = name == "native_group_norm"
         elif name == "upsample_bilinear2d" and (not is_map or args[2]):
             result = self._enlarged(args[0], args[1], bool(args[2]), is_map)
@@ -129,15 +130,23 @@ class _Placed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _measured(
-        self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], guess: bool
+        self,
+        name: str,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        guess: bool,
+        dims: tuple[int, int],
     ) -> tuple[Any, bool]:
         """Return the answer to a question of the whole image, and whether it is a guess from this window alone."""
-        number, question, x = self.number, QUESTIONS[name], args[0]
+        number, question, x = self.number, QUESTIONS[name], args[0].movedim(dims, (2, 3))
         self.number += 1
         cells = self.cell(0, x.shape[2]), self.cell(1, x.shape[3])
         size = self.whole.height // cells[0], self.whole.width // cells[1]
         if number in self.whole.known:
-            return question.answer(self.whole.known[number], size, args), guess
+            found = question.answer(self.whole.known[number], size, args)
+            moved = dims != (2, 3) and found.ndim == 4
+            return found.movedim((2, 3), dims) if moved else found, guess
         if self.kept is None:
             raise RuntimeError(f"question {number} of the network ({name}) was not measured.")
         if not guess:
@@ -145,9 +154,9 @@ class _Placed(TorchDispatchMode):  # type: ignore[no-untyped-call]
             rows = _counted(kept.row - seen.row, kept.height, seen.height, cells[0])
             cols = _counted(kept.col - seen.col, kept.width, seen.width, cells[1])
             first = kept.row // cells[0], kept.col // cells[1]
-            found = question.sums(x[..., rows, cols], first, size, args)
+            added = question.sums(x[..., rows, cols], first, size, args)
             before = self.whole.sums.get(number)
-            self.whole.sums[number] = found if before is None else before + found
+            self.whole.sums[number] = added if before is None else before + added
         if number == self.last:
             raise _EnoughError
         return func(*args, **kwargs), True
@@ -203,7 +212,8 @@ class Question:
     """What an operation asks of the whole map: what windows add up, and the operation's answer from that."""
 
     sums: Callable[[Tensor, tuple[int, int], tuple[int, int], tuple[Any, ...]], Tensor]
-    """(cells of the map (1, C, h, w), their first row and column, the map's size, arguments) -> sums, float64."""
+    """(cells of the map, turned to (1, C, h, w), their first row and column, the map's size, arguments) -> sums,
+    float64."""
     answer: Callable[[Tensor, tuple[int, int], tuple[Any, ...]], Any]
     """(sums over the map, its size, arguments) -> what the operation returns."""
 
@@ -229,6 +239,16 @@ def _part_means(sums: Tensor, size: tuple[int, int], parts: tuple[int, int]) -> 
 def _mean(sums: Tensor, size: tuple[int, int], args: tuple[Any, ...]) -> Tensor:
     keeps = len(args) > 2 and bool(args[2])
     found = _part_means(sums, size, (1, 1))
+    return found if keeps else found[..., 0, 0]
+
+
+def _square_sums(x: Tensor, first: tuple[int, int], size: tuple[int, int], args: tuple[Any, ...]) -> Tensor:
+    return x.double().square().sum((2, 3), keepdim=True)
+
+
+def _norm(sums: Tensor, size: tuple[int, int], args: tuple[Any, ...]) -> Tensor:
+    keeps = len(args) > 3 and bool(args[3])
+    found = sums.sqrt().float()
     return found if keeps else found[..., 0, 0]
 
 
@@ -259,6 +279,7 @@ QUESTIONS: dict[str, Question] = {
         lambda x, first, size, args: _part_sums(x, first, size, tuple(args[1])),
         lambda sums, size, args: _part_means(sums, size, tuple(args[1])),
     ),
+    "linalg_vector_norm": Question(_square_sums, _norm),
     "native_group_norm": Question(_group_sums, _group_norm),
 }
 """Operation -> what it asks of the whole map."""

@@ -8,7 +8,7 @@ says exactly which input pixels a block of answers needs.
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-Range = tuple[int, int]
-"""First index and last index + 1."""
+from sartransfer.models.axes import Layout, followed, plain
+from sartransfer.models.reads import Range, Reads, every, rule_of, same
+
 NEEDS_NUMBERS = (RuntimeError, TypeError, ValueError, AssertionError)
 """What a network ends in on the meta device if it looks at numbers; torch's missing kernels are RuntimeErrors, too."""
 
@@ -57,9 +58,9 @@ def find_reach(
     """Work out how far a network in evaluation mode sees.
 
     Known are convolutions (also transposed and dilated), max and average pooling, enlarging by a whole factor
-    (nearest, bilinear without aligned corners, pixel shuffle), padding with a constant, cropping, concatenation of
-    channels and what works pixel by pixel. Anything else (attention, means over the image, aligned corners,
-    statistics of the batch) counts as seeing everything.
+    (nearest, bilinear without aligned corners, pixel shuffle), padding with a constant, cropping and what works pixel
+    by pixel, on maps that are turned or folded, too (`models.axes`). Anything else (attention, means over the image,
+    aligned corners, statistics of the batch) counts as seeing everything.
 
     Args:
         model: its weights are not looked at.
@@ -79,10 +80,13 @@ def find_reach(
     except NEEDS_NUMBERS:
         return Reach(multiple, None, None)  # what cannot run without numbers looks at them
     stride = math.lcm(multiple, *(n.scale.numerator for n in walk.nodes if n.scale))
-    if walk.answer is None or (measuring and (stride != multiple or not walk.fractions)):
+    answer = walk.answer
+    if answer is None or answer.layout is None or not answer.layout.plain:
+        return Reach(stride, None, None)
+    if measuring and (stride != multiple or not walk.fractions):
         return Reach(stride, None, None)
     reaches = []
-    for node in (walk.answer, *walk.asked):  # what is measured must be right on the block, too
+    for node in (answer, *walk.asked):  # what is measured must be right on the block, too
         if (found := _reach(walk.nodes, node, stride)) is None:
             return Reach(stride, None, None)
         reaches.append(found)
@@ -152,15 +156,11 @@ def _walk(
         inputs = [torch.empty(shape, device="meta") for shape in shapes]
         for tensor in inputs:
             walk.count(tensor)
-        walk.mark(inputs[0], _Node(0, (), Fraction(1)))
+        walk.mark(inputs[0], _Node(0, (), Fraction(1), plain(inputs[0])))
         with walk:
             answer = torch.func.functional_call(called, empty, tuple(inputs))
     walk.answer = _node(answer) if isinstance(answer, Tensor) else None
     return walk
-
-
-Reads = Callable[[int, Range], Range | None]
-"""(axis, range of cells that are given) -> range of cells that are read; None: all."""
 
 
 @dataclass(slots=True)
@@ -171,15 +171,8 @@ class _Node:
     parents: tuple[tuple["_Node", Reads], ...]
     scale: Fraction | None
     """Input pixels from cell to cell; None where that has no meaning any more."""
-
-
-@dataclass
-class _Rule:
-    """What one operation reads and how its cells lie."""
-
-    reads: Reads
-    scale: Fraction = field(default_factory=lambda: Fraction(1))
-    """Cells of the input from cell to cell of the output."""
+    layout: Layout | None
+    """Of the tensor; None with `scale`."""
 
 
 def _node(tensor: Tensor) -> _Node | None:
@@ -201,7 +194,8 @@ class _Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether every map is a whole fraction of the image."""
         self.nodes: list[_Node] = []
         self.answer: _Node | None = None
-        self.alive: dict[int, int] = {}
+        self.alive: dict[int, list[weakref.ref[Tensor]]] = {}
+        """Memory -> the tensors that look at it."""
         self.held = self.peak = 0
 
     def mark(self, tensor: Tensor, node: _Node) -> None:
@@ -212,16 +206,23 @@ class _Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if self.alive.setdefault(key, 0) == 0:
+        if not self.alive.setdefault(key, []):
             self.held += size
             self.peak = max(self.peak, self.held)
-        self.alive[key] += 1
+        self.alive[key].append(weakref.ref(tensor))
         weakref.finalize(tensor, self._dropped, key, size)
 
     def _dropped(self, key: int, size: int) -> None:
-        self.alive[key] -= 1
-        if self.alive[key] == 0:
+        self.alive[key] = [ref for ref in self.alive[key] if ref() is not None]
+        if not self.alive[key]:
             self.held -= size
+
+    def overwrite(self, tensor: Tensor) -> None:
+        """Give up what was known of other tensors that look at the memory of one that was written."""
+        for ref in self.alive.get(tensor.untyped_storage()._cdata, []):
+            other = ref()
+            if other is not None and other is not tensor:
+                self.mark(other, _lost([]))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -238,11 +239,13 @@ class _Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.side is not None and outputs:
             given = self._known(name, seen, given, outputs, args)
         if given and outputs:
-            node = _joined(name, given, outputs[0], args, kwargs, self.side is not None)
             for tensor in outputs:
-                self.mark(tensor, _Node(0, node.parents, node.scale))
-            if self.side is not None and node.scale and outputs[0].shape[-1] * node.scale != self.side:
-                self.fractions = False
+                node = _joined(name, given, tensor, args, kwargs, self.side is not None)
+                self.mark(tensor, node)
+                if any(tensor is t for t in seen):
+                    self.overwrite(tensor)
+                if self.side is not None and node.layout and node.scale:
+                    self.fractions &= node.layout.size[1] * node.scale == self.side
         return result
 
     def _known(
@@ -255,9 +258,8 @@ class _Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> list[Tensor]:
         """Return the maps that the output of an operation depends on, where what is measured counts as known."""
         level = max((getattr(t, "_sartransfer_level", 0) for t in seen), default=0)
-        if given and measurable(name, args):
-            node = _node(given[0])
-            assert node is not None
+        node = _node(args[0]) if given and _asks(name, args) else None
+        if node is not None:
             self.asked.append(node)
             level += 1
             self.passes = max(self.passes, level)
@@ -269,19 +271,33 @@ class _Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
             def reads(axis: int, cells: Range) -> Range:
                 return math.floor(cells[0] * cell), math.ceil(cells[1] * cell)
 
-            self.mark(outputs[0], _Node(0, ((self.nodes[0], reads),), cell))
+            self.mark(outputs[0], _Node(0, ((self.nodes[0], reads),), cell, plain(outputs[0])))
         for tensor in outputs:
             tensor._sartransfer_level = level  # type: ignore[attr-defined]
         return given
 
 
-def measurable(name: str, args: tuple[Any, ...]) -> bool:
-    """Say whether an operation asks of a whole map (1, C, h, w) something that `models.placed` can measure."""
+def asked_of_all(name: str, args: tuple[Any, ...]) -> tuple[int, int] | None:
+    """Return the dimensions of rows and columns of a whole map of which an operation asks what windows can measure.
+
+    None for other operations. Whether rows and columns lie there is not looked at.
+    """
     if not args or not isinstance(args[0], Tensor) or args[0].ndim != 4:
-        return False
-    if name == "mean":
-        return len(args) > 1 and {int(d) % 4 for d in args[1] or ()} == {2, 3}
-    return name in ("_adaptive_avg_pool2d", "native_group_norm")
+        return None
+    if name in ("_adaptive_avg_pool2d", "native_group_norm"):
+        return 2, 3
+    place = {"mean": 1, "linalg_vector_norm": 2}.get(name)
+    if place is None or len(args) <= place or not args[place] or (place == 2 and args[1] != 2):
+        return None
+    first, *others = sorted(int(dim) % 4 for dim in args[place])
+    return (first, first + 1) if first in (1, 2) and others == [first + 1] else None
+
+
+def _asks(name: str, args: tuple[Any, ...]) -> bool:
+    """Say whether what an operation asks can be measured, and is asked of rows and columns."""
+    dims = asked_of_all(name, args)
+    layout = node.layout if dims is not None and (node := _node(args[0])) is not None else None
+    return layout is not None and dims is not None and tuple(layout.axes[d] for d in dims) == ("rows", "cols")
 
 
 def _joined(
@@ -293,154 +309,27 @@ def _joined(
     measuring: bool,
 ) -> _Node:
     """Return the node of what an operation gives for maps that we know."""
-    parents = [(t, node) for t in given if (node := _node(t)) is not None]
-    rule = _rule(name, output, args, kwargs, measuring)
-    if rule is None or any(n.scale is None or t.ndim != 4 for t, n in parents):
-        return _Node(0, tuple((n, _all) for _, n in parents), None)
-    scales = {n.scale for _, n in parents}
-    if len(scales) > 1 or (name in POINTWISE and any(t.shape[2:] != output.shape[2:] for t, _ in parents)):
-        return _Node(0, tuple((n, _all) for _, n in parents), None)
-    (scale,) = scales
-    assert scale is not None
-    return _Node(0, tuple((n, rule.reads) for _, n in parents), scale * rule.scale)
+    known = [(t, node) for t in given if (node := _node(t)) is not None]
+    parents = [node for _, node in known]
+    maps = [(t, node.layout) for t, node in known if node.layout is not None]
+    scales = {node.scale for node in parents}
+    scale = scales.pop()
+    if scale is None or scales or len(maps) < len(known):
+        return _lost(parents)
+    # `models.placed` does not know where rows and columns are: it would measure other dimensions as if they were.
+    taken = measuring and asked_of_all(name, args) is not None and not _asks(name, args)
+    layout = None if taken else followed(name, args, kwargs, maps, output)
+    if layout is not None:
+        return _Node(0, tuple((node, same) for node in parents), scale, layout)
+    rule = rule_of(name, output, args, kwargs, measuring) if all(m.plain for _, m in maps) else None
+    if rule is None:
+        return _lost(parents)
+    return _Node(0, tuple((node, rule.reads) for node in parents), scale * rule.scale, plain(output))
 
 
-def _all(axis: int, cells: Range) -> Range | None:
-    return None
-
-
-def _same(axis: int, cells: Range) -> Range | None:
-    return cells
-
-
-POINTWISE = frozenset(
-    """
-    _native_batch_norm_legit_no_training _prelu_kernel _to_copy abs add add_ alias cat celu clamp clamp_
-    clone contiguous copy_ detach div div_ dropout elu elu_ exp gelu hardsigmoid hardsigmoid_ hardswish
-    hardswish_ hardtanh hardtanh_ leaky_relu leaky_relu_ lerp log maximum minimum mish mish_ mul mul_
-    neg pow prelu relu relu6 relu_ rsub sigmoid sigmoid_ silu silu_ softplus sub sub_ tanh tanh_ where
-    """.split()  # noqa: SIM905
-)
-"""Operations that read for a cell only that cell (of all channels)."""
-
-
-def _rule(
-    name: str, output: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any], measuring: bool
-) -> _Rule | None:
-    """Return what an operation reads; None for one that may read everything."""
-    if output.ndim != 4:
-        return None
-    if measuring and name == "native_group_norm":
-        return _Rule(_same)  # with the whole image's statistics
-    if name in POINTWISE:
-        return None if name == "cat" and _argument(args, kwargs, 1, "dim", 0) not in (1, -3) else _Rule(_same)
-    if name in ("native_batch_norm", "_native_batch_norm_legit"):
-        return None if args[5] else _Rule(_same)  # statistics of the batch: of the whole image
-    if name in ("_softmax", "_log_softmax"):
-        return _Rule(_same) if args[1] in (1, -3) else None
-    if name == "convolution":
-        return _convolution(*args[1:])
-    if name in ("max_pool2d_with_indices", "max_pool2d"):
-        size = _pair(args[1])
-        step = _pair(_argument(args, kwargs, 2, "stride", []) or size)
-        return _sliding(
-            size,
-            step,
-            _pair(_argument(args, kwargs, 3, "padding", 0)),
-            _pair(_argument(args, kwargs, 4, "dilation", 1)),
-        )
-    if name == "avg_pool2d":
-        size = _pair(args[1])
-        step = _pair(_argument(args, kwargs, 2, "stride", []) or size)
-        return _sliding(size, step, _pair(_argument(args, kwargs, 3, "padding", 0)), (1, 1))
-    if name in ("upsample_nearest2d", "_upsample_nearest_exact2d", "pixel_shuffle", "upsample_bilinear2d"):
-        return _enlarging(name, output, args, measuring)
-    if name == "constant_pad_nd":
-        left, top = args[1][0], args[1][2] if len(args[1]) > 2 else 0
-        return _Rule(lambda axis, r: _moved(r, -(top, left)[axis])) if len(args[1]) <= 4 else None
-    if name == "slice":
-        dim, start = _argument(args, kwargs, 1, "dim", 0) % 4, _argument(args, kwargs, 2, "start", 0) or 0
-        if _argument(args, kwargs, 4, "step", 1) != 1 or start < 0:
-            return None
-        return _Rule(lambda axis, r: _moved(r, start if dim == axis + 2 else 0))
-    return None
-
-
-def _convolution(
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-) -> _Rule | None:
-    if weight.ndim != 4:
-        return None
-    size, step, pad, rate = (weight.shape[2], weight.shape[3]), _pair(stride), _pair(padding), _pair(dilation)
-    if not transposed:
-        return _sliding(size, step, pad, rate)
-    if step[0] != step[1]:
-        return None
-
-    def reads(axis: int, cells: Range) -> Range:
-        k, t, p, d = size[axis], step[axis], pad[axis], rate[axis]
-        return -(-(cells[0] + p - d * (k - 1)) // t), (cells[1] - 1 + p) // t + 1
-
-    return _Rule(reads, Fraction(1, step[0]))
-
-
-def _sliding(
-    size: tuple[int, int], step: tuple[int, int], pad: tuple[int, int], rate: tuple[int, int]
-) -> _Rule | None:
-    if step[0] != step[1]:
-        return None
-
-    def reads(axis: int, cells: Range) -> Range:
-        t, p = step[axis], pad[axis]
-        return cells[0] * t - p, (cells[1] - 1) * t - p + rate[axis] * (size[axis] - 1) + 1
-
-    return _Rule(reads, Fraction(step[0]))
-
-
-def _enlarging(name: str, output: Tensor, args: tuple[Any, ...], measuring: bool) -> _Rule | None:
-    factors = {Fraction(o, i) for o, i in zip(output.shape[2:], args[0].shape[2:], strict=True)}
-    if len(factors) != 1 or (factor := factors.pop()).denominator != 1:
-        return None
-    f = factor.numerator
-    aligned = name == "upsample_bilinear2d" and args[2]
-    if aligned and not measuring:
-        return None  # the grid depends on the image's size
-
-    def nearest(axis: int, cells: Range) -> Range:
-        return cells[0] // f, (cells[1] - 1) // f + 1
-
-    def bilinear(axis: int, cells: Range) -> Range:
-        # Cell o lies at (o + 1/2) / f - 1/2 of the coarse grid, between two cells (on one, at most, if f is odd).
-        return (2 * cells[0] + 1 - f) // (2 * f), -(-(2 * cells[1] - 1 - f) // (2 * f)) + 1
-
-    def corners(axis: int, cells: Range) -> Range:
-        # Cell o of f h cells lies at o (h - 1) / (f h - 1), which is o / f or less than a cell before it.
-        return (cells[0] - f + 1) // f, (cells[1] - 1) // f + 2
-
-    if aligned:
-        return _Rule(corners, Fraction(1, f))
-    return _Rule(bilinear if name == "upsample_bilinear2d" else nearest, Fraction(1, f))
-
-
-def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: int, name: str, default: Any) -> Any:
-    return args[place] if len(args) > place else kwargs.get(name, default)
-
-
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])
-
-
-def _moved(cells: Range, by: int) -> Range:
-    return cells[0] + by, cells[1] + by
+def _lost(parents: Sequence[_Node]) -> _Node:
+    """Return the node of what may have read everything."""
+    return _Node(0, tuple((node, every) for node in parents), None, None)
 
 
 def _needed(nodes: Sequence[_Node], answer: _Node, axis: int, cells: Range) -> Range | None:

@@ -35,6 +35,7 @@ class PrimaryRecipe(Strict):
 
     metric: Literal["accuracy", "precision", "recall", "f1", "iou", "top2", "f1_micro", "f1_macro",
                     "f1_weighted", "iou_micro", "iou_macro", "iou_weighted"]  # fmt: skip
+    """Its name; macro, micro and weighted are means over the classes."""
     class_: str = Field("", alias="class")
     """Which class, for precision, recall, f1 and iou; empty for the others."""
 
@@ -49,11 +50,16 @@ class Recipe(Strict):
     """A comparison: data, network, initializations, seeds, training; `from_yaml` reads the right kind."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Of the comparison, in its report."""
     task: Literal["segment", "classify"]
     description: str = ""
+    """What it is for, in the report."""
     data: DataRecipe
+    """Which scenes, which bands of them, and how they are split."""
     model: ModelRecipe
+    """The network."""
     initializations: dict[str, Initialization] = Field(min_length=1)
+    """What it starts from: a name of your own -> random, or where weights are."""
     baseline: str | None = None
     """The start that the others are compared with; None: the first. With several networks, each start is
     compared with the baseline of its own network: the first start that names it."""
@@ -65,9 +71,11 @@ class Recipe(Strict):
     """Which scenes a share under 1 holds. ``by-seed``: each seed draws its own, the same for all starts, so that
     intervals over seeds tell of the choice of labels, too. ``once``: one draw for all; intervals hold for that one."""
     training: TrainingRecipe = TrainingRecipe()
+    """How each run is trained."""
     prediction: PredictionRecipe = PredictionRecipe()
     """May be changed after training: only the scores are computed anew."""
     primary: PrimaryRecipe
+    """The score that decides."""
     tests: tuple[str, ...] = ()
     """Test sets to score; empty: all that the catalog has."""
     contrasts: tuple[tuple[str, str], ...] = ()
@@ -239,6 +247,7 @@ class SegmentRecipe(Recipe):
     """A comparison that labels every pixel."""
 
     task: Literal["segment"]
+    """A class for every pixel; ``classify`` gives one to every patch or chip."""
 
     @model_validator(mode="after")
     def _of_pixels(self) -> Self:
@@ -253,6 +262,7 @@ class ClassifyRecipe(Recipe):
     """A comparison that gives one class to every patch or chip."""
 
     task: Literal["classify"]
+    """A class for every patch or chip; ``segment`` gives one to every pixel."""
 
 
 _ADAPTER: TypeAdapter[SegmentRecipe | ClassifyRecipe] = TypeAdapter(

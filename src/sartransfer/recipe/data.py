@@ -40,6 +40,7 @@ class BandRecipe(Strict):
     """One input of the network: a band by name, or the difference of two."""
 
     name: str
+    """Of the band: as the scenes call it, or a new one for a band that is worked out."""
     unit: str | None = None
     """What the numbers shall be (``sigma0_db``); None: as the first training scene has them."""
     difference: tuple[str, str] | None = None
@@ -72,6 +73,7 @@ class ValidationRecipe(Strict):
     fraction: float = Field(0.2, ge=0, lt=1)
     """Share of the training scenes; 0: no validation, then nothing can be chosen by it (weights: last)."""
     seed: int = Field(0, ge=0)
+    """Which groups are drawn."""
     halves: HalvesRecipe | None = None
     """Halves of scenes instead of whole groups; `fraction` and `seed` say nothing then."""
 
@@ -115,6 +117,7 @@ class LabelNoiseRecipe(Strict):
     alike: dict[str, str] = Field(default_factory=dict)
     """Class -> look-alike; classes without one keep their labels."""
     seed: int = Field(0, ge=0)
+    """Which labels are changed, and to what."""
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
@@ -164,6 +167,7 @@ class ExternalRecipe(Strict):
     dataset: str | None = None
     """A known dataset, found in `root`."""
     root: str | None = None
+    """Of a `dataset`: the folder where it lies."""
     catalog: str | None = None
     """Or a catalog of one's own."""
     split: str | None = None
@@ -194,6 +198,7 @@ class DataRecipe(Strict):
     label_values: dict[int, str] = Field(default_factory=dict)
     """Label raster value -> class name or ``ignore``, where the catalog does not say."""
     validation: ValidationRecipe = ValidationRecipe()
+    """What is held out of training to choose by."""
     test: ValidationRecipe | None = None
     """Draw a test set by group too, for a catalog that has none."""
     patch: PatchRecipe | None = None

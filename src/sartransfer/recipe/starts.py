@@ -14,7 +14,9 @@ class ModelRecipe(Strict):
     """A network by name (`models.MODELS`, ``smp:Unet:resnet18``, ``timm:NAME``) and its options."""
 
     name: str
+    """Of the network."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """What its builder takes, e.g. ``{aspp_channels: 128}``; a name that it does not know is refused."""
 
 
 class Start(Strict):
@@ -40,19 +42,23 @@ class RandomStart(Start):
     """PyTorch's own random start."""
 
     from_: Literal["random"] = Field("random", alias="from")
+    """The kind of start."""
 
 
 class LibraryStart(Start):
     """Published weights by name; the library loads them from its hub."""
 
     from_: Literal["torchvision", "timm", "smp", "terratorch"] = Field(alias="from")
+    """The library."""
     name: str
+    """As the library calls the weights, e.g. ``ResNet18_Weights.IMAGENET1K_V1``."""
 
 
 class HubStart(Start):
     """Weights in a repository of the Hugging Face hub, or in its cache on this machine."""
 
     from_: Literal["hub"] = Field(alias="from")
+    """The kind of start."""
     name: str
     """``prithvi-v1-100m``, ``prithvi-v2-300m``, ``prithvi-v2-600m`` (and their ``-tl`` forms), or
     ``huggingface:OWNER/NAME/FILE``."""
@@ -64,22 +70,29 @@ class FileStart(Start):
     """Weights in a file: safetensors, or a PyTorch state dict."""
 
     from_: Literal["file"] = Field(alias="from")
+    """The kind of start."""
     path: str
+    """Of the file, relative to the recipe."""
 
 
 class RunStart(Start):
     """The weights of an earlier run."""
 
     from_: Literal["run"] = Field(alias="from")
+    """The kind of start."""
     path: str
+    """The run's folder, relative to the recipe."""
     which: Literal["best", "last"] = "best"
+    """The weights of its best epoch, or of its last."""
 
 
 class StagesStart(Start):
     """A chain of transfer: each stage is trained on its own data, from the one before."""
 
     from_: Literal["stages"] = Field(alias="from")
+    """The kind of start."""
     stages: tuple["StageRecipe", ...] = Field(min_length=1)
+    """In the order in which they are trained."""
 
 
 Initialization = Annotated[
@@ -99,6 +112,7 @@ class MaskedRecipe(Strict):
     depth: int = Field(2, gt=0)
     """Blocks of the decoder."""
     heads: int = Field(4, gt=0)
+    """Of attention, in the decoder's blocks."""
 
     @model_validator(mode="after")
     def _shared(self) -> Self:
@@ -111,15 +125,19 @@ class StageRecipe(Strict):
     """One link of a chain: data, head and schedule of its own; the body is kept."""
 
     name: str
+    """Of the stage, for its folder and in the report."""
     task: Literal["segment", "classify", "reconstruct"]
     """reconstruct: masked autoencoding on images without labels, for networks of Prithvi's form."""
     data: DataRecipe
+    """What it is trained on."""
     training: TrainingRecipe
+    """How it is trained."""
     masked: MaskedRecipe = MaskedRecipe()
     """For reconstruct."""
     start: Initialization = RandomStart.model_validate({"from": "random"})
     """What the first stage starts from (later ones start from the stage before)."""
     model: ModelRecipe | None = None
+    """Another network for this stage, whose body fits the next; None: that of the start or the recipe."""
     seed: int = Field(0, ge=0)
     """A stage is trained once, with this seed, and shared by all runs that need it."""
 

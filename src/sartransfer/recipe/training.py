@@ -11,10 +11,13 @@ class OptimizerRecipe(Strict):
     """How weights are moved."""
 
     name: Literal["adam", "adamw", "sgd"] = "adamw"
+    """Adam, Adam with decoupled weight decay (Loshchilov and Hutter 2019), or stochastic gradient descent."""
     lr: float = Field(1e-3, gt=0)
+    """The learning rate; a schedule moves it."""
     encoder_lr: float | None = Field(None, gt=0)
     """Another learning rate for the encoder; None: the same."""
     weight_decay: float = Field(0.0, ge=0)
+    """The share of each weight that is taken away, times the learning rate; adam and sgd add it to the gradient."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """For SGD."""
     layer_decay: float = Field(1.0, gt=0, le=1)
@@ -26,6 +29,8 @@ class ScheduleRecipe(Strict):
     """How the learning rate moves."""
 
     name: Literal["constant", "plateau", "one-cycle", "cosine"] = "constant"
+    """constant; plateau: lower when the validation loss no longer falls; one-cycle: up and down again (Smith 2018);
+    cosine: down to `min_lr` over all epochs."""
     patience: int = Field(5, ge=0)
     """plateau: epochs without a fall of the validation loss."""
     factor: float = Field(0.1, gt=0, lt=1)
@@ -42,12 +47,14 @@ class EarlyStopRecipe(Strict):
     patience: int = Field(20, gt=0)
     """Epochs without a better validation value."""
     min_delta: float = Field(0.0, ge=0)
+    """By how much a validation value must be better than the best so far to count."""
 
 
 class AugmentRecipe(Strict):
     """What is changed at random in training samples; nothing unless asked for."""
 
     flips: bool = False
+    """Mirror images, along rows and columns."""
     rotations: bool = False
     """By multiples of 90 degrees (square samples; others are turned by 180)."""
     gain: float = Field(0.0, ge=0, lt=1)
@@ -62,11 +69,13 @@ class LoraRecipe(Strict):
     """Low-rank adaptation: the encoder's own weights stay, and small products beside its attention learn."""
 
     rank: int = Field(8, gt=0)
+    """Of the products: more learn more, and cost more."""
     alpha: float = Field(16.0, gt=0)
     """The addition is scaled by alpha / rank."""
     layers: tuple[str, ...] = ("*.attn.qkv", "*.attn.proj")
     """Which linear layers of the encoder, as globs."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """The share of the inputs of an addition that each step leaves out."""
     keep: tuple[str, ...] = ()
     """What else of the encoder goes on learning, e.g. ``patch_embed``."""
 
@@ -75,12 +84,17 @@ class TrainingRecipe(Strict):
     """How a network is fitted."""
 
     epochs: int = Field(30, gt=0)
+    """At most; `early_stop` may end them."""
     batch_size: int = Field(16, gt=0)
+    """Samples of a batch, of all devices together."""
     accumulate: int = Field(1, gt=0)
     """Batches whose gradients are added up before a step; batch norm still sees single batches."""
     optimizer: OptimizerRecipe = OptimizerRecipe()
+    """Which rule moves the weights, and how far."""
     schedule: ScheduleRecipe = ScheduleRecipe()
+    """Which schedule moves the learning rate."""
     early_stop: EarlyStopRecipe | None = None
+    """When training ends before its last epoch; None: never."""
     monitor: Literal["loss", "metric"] = "loss"
     """What validation judges the best epoch by: the loss, or the recipe's primary metric."""
     weights: Literal["best", "last"] = "best"
@@ -88,6 +102,7 @@ class TrainingRecipe(Strict):
     loss: dict[str, float] = Field(default_factory=lambda: {"cross_entropy": 1.0})
     """Losses by name (`losses.LOSSES`) and what each is multiplied by."""
     loss_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Options of the losses, by the loss's name, e.g. ``{dice: {classes: [1]}}``."""
     class_weights: Literal["balanced", "complement", "complement-literal"] | tuple[float, ...] | None = None
     """Weights of the classes in the loss; balanced: inverse training frequency, mean 1; complement: one minus the
     class's share, mean 1 (Huang et al. 2020, eq. 3); complement-literal: the same with the sum 1, as printed."""
@@ -101,12 +116,14 @@ class TrainingRecipe(Strict):
     """Bagging: each run trains on as many patches (or scenes) as there are, drawn with replacement by its seed; the
     ensemble of the runs is the bagged model."""
     augment: AugmentRecipe = AugmentRecipe()
+    """What is changed at random in training samples."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the processor computes in it (AVX-512 BF16, AMX, recent GPUs), else fp32."""
     average: float = Field(0.0, ge=0, lt=1)
     """Validate and keep a moving average of the weights instead of the weights: the share of the old average that
     each step keeps, e.g. 0.98; 0: none. Steadies which epoch is best where validation is small."""
     gradient_clip: float | None = Field(None, gt=0)
+    """The largest norm of all gradients together: longer ones are shortened to it; None: as they are."""
     freeze: Literal["encoder"] | Annotated[int, Field(ge=0, strict=True)] = 0
     """``encoder``: all of the encoder stays as it starts; a number: its patch embedding and so many blocks; 0: none.
     Single parameters are frozen by a start's own `freeze`."""
