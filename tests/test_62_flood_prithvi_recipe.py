@@ -108,7 +108,7 @@ def test_each_network_is_timed_once_and_it_is_said_which(tmp_path, call, monkeyp
         "timing steps of unet (unet): 8 of 32 x 32 pixels",
         "timing steps of prithvi-v1-100m (prithvi): 8 of 32 x 32 pixels",
     ]
-    seconds = found["seconds_per_run"]
+    seconds = found.seconds_per_run
     assert set(seconds) == STARTS
     assert len({seconds[n] for n in STARTS - {"unet"}}) == 1
     sets = [word for size in SIZES for word in ("--set", size)]

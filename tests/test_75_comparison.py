@@ -541,33 +541,29 @@ def test_the_estimate_trains_nothing_and_says_what_it_takes(data, out, tmp_path,
     before = files(out)
     fresh = estimate(plan_comparison(make_recipe(data, seeds=7, epochs=3), tmp_path / "new"), "cpu")
     assert not (tmp_path / "new").exists()
-    assert (fresh["runs"], fresh["open"], fresh["seeds"]) == (14, 14, 7)
-    assert set(fresh["seconds_per_run"]) == set(STARTS)
-    assert fresh["seconds"] == pytest.approx(7 * sum(fresh["seconds_per_run"].values()))
-    assert fresh["seconds"] > 0
+    assert (fresh.runs, fresh.open, fresh.seeds) == (14, 14, 7)
+    assert set(fresh.seconds_per_run) == set(STARTS)
+    assert fresh.seconds == pytest.approx(7 * sum(fresh.seconds_per_run.values()))
+    assert fresh.seconds > 0
     training = {"epochs": 3, "batch_size": 2, "optimizer": {"lr": 0.003}, "precision": "fp32", "min_steps": 6}
     more = STARTS | {"third": {"from": "random", "freeze": ["encoder.layer1"]}}
     shares = make_recipe(data, seeds=2, fractions=[1.0, 0.5], training=training, initializations=more)
     few = estimate(plan_comparison(shares, tmp_path / "new"), "cpu")
-    assert few["contrasts"] == 2
+    assert few.contrasts == 2
     # 4 scenes of 3 patches: 6 steps of 2; half of them are gone through twice. Both are as long.
-    assert few["seconds"] == pytest.approx(2 * 2 * sum(few["seconds_per_run"].values()))
+    assert few.seconds == pytest.approx(2 * 2 * sum(few.seconds_per_run.values()))
     shares = make_recipe(data, seeds=2, fractions=[1.0, 0.5], training=training | {"min_steps": 0})
     less = estimate(plan_comparison(shares, tmp_path / "new"), "cpu")
-    assert (
-        2 * sum(less["seconds_per_run"].values())
-        < less["seconds"]
-        < 4 * sum(less["seconds_per_run"].values())
-    )
+    assert 2 * sum(less.seconds_per_run.values()) < less.seconds < 4 * sum(less.seconds_per_run.values())
     parameters = sum(t.numel() for t in read_checkpoint(out / "runs/random/1/seed0").model.parameters())
-    assert fresh["disk_bytes"] == 4 * parameters * (14 * 2 + 3)  # best and last each; one resume state
-    assert fresh["memory_bytes"] > 4 * parameters
-    assert fresh["smallest_p"] == 2 / 2**7
-    assert fresh["contrasts"] == 1
-    assert fresh["detectable"] == {sd: smallest_detectable_difference(7, sd) for sd in (0.005, 0.01, 0.02)}
+    assert fresh.disk_bytes == 4 * parameters * (14 * 2 + 3)  # best and last each; one resume state
+    assert fresh.memory_bytes > 4 * parameters
+    assert fresh.smallest_p == 2 / 2**7
+    assert fresh.contrasts == 1
+    assert fresh.detectable == {sd: smallest_detectable_difference(7, sd) for sd in (0.005, 0.01, 0.02)}
     partly = estimate(plan_comparison(make_recipe(data, seeds=3), out), "cpu")
-    assert (partly["runs"], partly["open"]) == (6, 2)
-    assert set(partly["detectable"].values()) == {float("inf")}
+    assert (partly.runs, partly.open) == (6, 2)
+    assert set(partly.detectable.values()) == {float("inf")}
     assert (trained, files(out)) == ([], before)
 
 

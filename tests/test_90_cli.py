@@ -229,6 +229,23 @@ def test_commands_with_mistakes(call):
         assert (code, expected in said, "Traceback" in said) == (2, True, False), said
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("simulate", "sea-ice", "OUT", "--seed", "-1"),
+        ("demo", "--out", "OUT", "--seed", "-1"),
+        ("prepare", "tiles", "pairs.csv", "-o", "OUT", "--seed", "-1"),
+    ],
+)
+def test_a_seed_below_0_is_refused_before_anything_is_made(call, tmp_path, words):
+    code, _, said = call(*(tmp_path / "out" if word == "OUT" else word for word in words))
+    assert code == 2
+    assert "Traceback" not in said
+    assert "'--seed'" in said
+    assert "greater than or equal to 0" in " ".join(said.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("more", [("--cluster-tls", "keys"), ("--cluster-plain",)])
 def test_how_to_join_a_cluster_without_one_is_refused(refuse, tmp_path, trained, data, more):
     path, asked = scene(tmp_path / "scene.tif"), recipe(tmp_path, data / "catalog.csv")

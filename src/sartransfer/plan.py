@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ from sartransfer.data.check import look_at_labels, unit_warnings
 from sartransfer.data.ground import in_pixels
 from sartransfer.data.leakage import relation, same_ground
 from sartransfer.data.patches import check_patches
-from sartransfer.data.resolve import open_catalog, open_training_data, same_scenes
+from sartransfer.data.resolve import TrainingData, open_catalog, open_training_data, same_scenes
 from sartransfer.data.rule_labels import is_rule_labelled
 from sartransfer.data.splits import fraction_warnings, left_out
 from sartransfer.data.strata import check_strata
@@ -38,6 +37,8 @@ from sartransfer.train import keep_freed_memory
 
 TIMED_PIXELS = 4 << 20
 """Pixels of a batch up to which a step is timed whole."""
+DIFFER_BY = (0.005, 0.01, 0.02)
+"""Standard deviations of the paired differences between seeds, for which is told what can be found."""
 SLOW_STEP = 5.0
 """Seconds from which one step, after the one to warm up, is timed instead of three."""
 
@@ -185,62 +186,57 @@ def relation_of(recipe: Recipe | None, catalog: Catalog, name: str) -> str:
     return relation(catalog, name) if catalog.in_split(TRAIN) else NOT_KNOWN
 
 
-def estimate(plan: Plan, device: str = "auto", tell: Callable[[str], None] | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What the open runs of a comparison will take, and what it can find."""
+
+    runs: int
+    """Of the whole comparison."""
+    open: int
+    """Of them, those that are still to be done."""
+    labels: str
+    """At how many labels was looked, in words."""
+    seconds: float
+    """Of the open runs together, at most."""
+    seconds_per_run: dict[str, float]
+    """Initialization -> of one run with its largest share of the labels; an upper bound where training may stop."""
+    memory_bytes: int
+    disk_bytes: int
+    seeds: int
+    smallest_p: float
+    """Of the exact sign-flip test over so many seeds."""
+    contrasts: int
+    """That are planned, for which is corrected."""
+    detectable: dict[float, float]
+    """Standard deviation of the paired differences between seeds -> the smallest true difference that so many seeds
+    find in four of five comparisons."""
+
+
+def estimate(plan: Plan, device: str = "auto", tell: Callable[[str], None] | None = None) -> Estimate:
     """Return what the open runs will take: time and memory from three measured steps, disk from the network.
 
-    Starts that train one network alike are timed once; `tell` hears what is timed, before it is.
-
-    Labels are looked at first (`data.check.look_at_labels`): ``labels`` says at how many.
-    ``seconds_per_run`` is an upper bound where training may stop early. ``detectable`` gives, for a standard
-    deviation of the paired differences between seeds of half a point, one and two points, the smallest true
-    difference that this many seeds find in four of five comparisons, with the correction for as many ``contrasts`` as
-    are planned.
+    Starts that train one network alike are timed once; `tell` hears what is timed, before it is. Labels are looked at
+    first (`data.check.look_at_labels`).
     """
     device = choose_device(device)
-    recipe = plan.recipe
+    recipe, catalog = plan.recipe, plan.catalog
     keep_freed_memory()
-    catalog = plan.catalog
     labels = look_at_labels(catalog, recipe.task)
-    scenes = len(catalog.in_split(TRAIN))
-    validation = len(catalog.in_split(VALIDATION))
+    scenes, held = len(catalog.in_split(TRAIN)), len(catalog.in_split(VALIDATION))
     data = open_training_data(catalog, recipe.data.model_copy(update={"normalization": "none"}))
+    patch = None if recipe.data.patch is None else in_pixels(recipe.data.patch, data.train.scenes)
+    if patch is not None:
+        check_patches(data.train, patch)
+    size = data.train.shape(0) if patch is None else (patch.size or 0,) * 2
     seconds: dict[tuple[str, float], float] = {}
     parameters: dict[str, int] = {}
     timed: dict[str, tuple[int, float]] = {}
     for name in recipe.initializations:
-        model_recipe = recipe.model_of(name)
         training = recipe.training_of(name)
-        batch = training.batch_size
-        patch = None if recipe.data.patch is None else in_pixels(recipe.data.patch, data.train.scenes)
-        if patch is not None:
-            check_patches(data.train, patch)
-        size = data.train.shape(0) if patch is None else (patch.size or 0,) * 2
-        work = digest([
-            model_recipe.model_dump(mode="json"), batch, training.precision,
-            training.model_dump(mode="json", include={"loss", "loss_options"}),
-        ])  # fmt: skip
-        if work not in timed:
-            if tell:
-                tell(f"timing steps of {model_recipe.name} ({name}): {batch} of {size[0]} x {size[1]} pixels")
-            model = build_model(
-                model_recipe.name, len(data.contract.bands), len(catalog.classes), **model_recipe.options
-            )
-            model.to(device).to(memory_format=torch.channels_last)
-            step = _step_seconds(
-                model, training, recipe.task, size, len(data.contract.bands), len(catalog.classes), device
-            )
-            timed[work] = sum(p.numel() for p in model.parameters()), step
-        parameters[name], step = timed[work]
-        each = recipe.data.patch.per_scene if recipe.data.patch else 1
-        held = data.validation
-        area = 0 if held is None else sum(h * w for h, w in (held.shape(i) for i in range(len(held))))
-        validated = step / 3 * area / (batch * size[0] * size[1])
+        parameters[name], step = _timed(plan, name, data, size, device, timed, tell)
         for fraction in recipe.fractions:
-            patches = max(1, round(fraction * scenes)) * each
-            repeats = (
-                math.ceil(training.min_steps * batch / patches) or 1
-            )  # as `samplers.build_sampler` has it
-            epoch = step * max(1, repeats * patches / batch) + validated
+            patches = max(1, round(fraction * scenes)) * (1 if patch is None else patch.per_scene)
+            epoch = _epoch_seconds(step, training, patches, size, data)
             seconds[name, fraction] = epoch * training.epochs
     unfinished = plan.open_runs()
     # Best, last and, while training, the resume state with Adam's two moments: six copies in float32.
@@ -248,21 +244,55 @@ def estimate(plan: Plan, device: str = "auto", tell: Callable[[str], None] | Non
     disk += max((parameters[r.initialization] * 4 * 3 for r in unfinished), default=0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     n, contrasts = len(recipe.seeds), max(1, len(pairs(recipe)))
-    return {
-        "runs": len(plan.runs),
-        "open": len(unfinished),
-        "labels": labels.describe(),
-        "seconds": sum(seconds[r.initialization, r.job.fraction] for r in unfinished),
-        "seconds_per_run": {name: seconds[name, max(recipe.fractions)] for name in recipe.initializations},
-        "memory_bytes": peak + (scenes + validation) * size[0] * size[1] * (4 * len(data.contract.bands) + 2),
-        "disk_bytes": disk,
-        "seeds": n,
-        "smallest_p": smallest_sign_flip_p(n),
-        "contrasts": contrasts,
-        "detectable": {
-            sd: smallest_detectable_difference(n, sd, contrasts=contrasts) for sd in (0.005, 0.01, 0.02)
-        },
-    }
+    return Estimate(
+        runs=len(plan.runs),
+        open=len(unfinished),
+        labels=labels.describe(),
+        seconds=sum(seconds[r.initialization, r.job.fraction] for r in unfinished),
+        seconds_per_run={name: seconds[name, max(recipe.fractions)] for name in recipe.initializations},
+        memory_bytes=peak + (scenes + held) * size[0] * size[1] * (4 * len(data.contract.bands) + 2),
+        disk_bytes=disk,
+        seeds=n,
+        smallest_p=smallest_sign_flip_p(n),
+        contrasts=contrasts,
+        detectable={sd: smallest_detectable_difference(n, sd, contrasts=contrasts) for sd in DIFFER_BY},
+    )
+
+
+def _timed(
+    plan: Plan,
+    name: str,
+    data: TrainingData,
+    size: tuple[int, int],
+    device: str,
+    known: dict[str, tuple[int, float]],
+    tell: Callable[[str], None] | None,
+) -> tuple[int, float]:
+    """Return a start's parameters and the seconds of a step; `known`: by what such a step does, added to."""
+    model_recipe, training = plan.recipe.model_of(name), plan.recipe.training_of(name)
+    batch, bands, classes = training.batch_size, len(data.contract.bands), len(plan.catalog.classes)
+    work = digest([
+        model_recipe.model_dump(mode="json"), batch, training.precision,
+        training.model_dump(mode="json", include={"loss", "loss_options"}),
+    ])  # fmt: skip
+    if work not in known:
+        if tell:
+            tell(f"timing steps of {model_recipe.name} ({name}): {batch} of {size[0]} x {size[1]} pixels")
+        model = build_model(model_recipe.name, bands, classes, **model_recipe.options)
+        model.to(device).to(memory_format=torch.channels_last)
+        step = _step_seconds(model, training, plan.recipe.task, size, bands, classes, device)
+        known[work] = sum(p.numel() for p in model.parameters()), step
+    return known[work]
+
+
+def _epoch_seconds(
+    step: float, training: TrainingRecipe, patches: int, size: tuple[int, int], data: TrainingData
+) -> float:
+    """Return what an epoch of so many patches takes, validation included: a pass forward is a third of a step."""
+    batch, held = training.batch_size, data.validation
+    area = 0 if held is None else sum(h * w for h, w in (held.shape(i) for i in range(len(held))))
+    repeats = math.ceil(training.min_steps * batch / patches) or 1  # as `samplers.build_sampler` has it
+    return step * max(1, repeats * patches / batch) + step / 3 * area / (batch * size[0] * size[1])
 
 
 def _step_seconds(

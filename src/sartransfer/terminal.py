@@ -88,26 +88,26 @@ def show_estimate(plan: "Plan", device: str) -> None:
     with out.status("measuring training steps ..."):
         found = estimate(plan, device, tell)
     table = Table("", "", show_header=False, title=f"{escape(plan.recipe.name)}: what it takes")
-    table.add_row("runs", f"{found['runs']}, of which {found['open']} are still to be done")
-    table.add_row("labels", found["labels"])
-    for name, seconds in found["seconds_per_run"].items():
+    table.add_row("runs", f"{found.runs}, of which {found.open} are still to be done")
+    table.add_row("labels", found.labels)
+    for name, seconds in found.seconds_per_run.items():
         table.add_row(f"one run, {escape(name)}", f"at most {duration_words(seconds)}")
     table.add_row(
         "time in all",
-        f"at most {duration_words(found['seconds'])} on this machine, after the stages of chains",
+        f"at most {duration_words(found.seconds)} on this machine, after the stages of chains",
     )
-    table.add_row("memory", f"about {found['memory_bytes'] / 2**30:.1f} GiB")
-    table.add_row("disk", f"about {found['disk_bytes'] / 2**30:.2f} GiB")
-    n = found["seeds"]
-    table.add_row(f"smallest p with {n} seeds", f"{found['smallest_p']:.3f} (exact sign-flip test)")
-    for sd, difference in found["detectable"].items():
+    table.add_row("memory", f"about {found.memory_bytes / 2**30:.1f} GiB")
+    table.add_row("disk", f"about {found.disk_bytes / 2**30:.2f} GiB")
+    n = found.seeds
+    table.add_row(f"smallest p with {n} seeds", f"{found.smallest_p:.3f} (exact sign-flip test)")
+    for sd, difference in found.detectable.items():
         text = "none: too few seeds to be certain" if difference == float("inf") else f"{difference:.3f}"
         table.add_row(f"smallest difference found, if seeds differ by {sd:g}", text)
     out.print(table)
     out.print(
         "Smallest difference: what is called better in four of five comparisons, for that standard deviation "
         "of the paired differences between seeds (in the primary metric, on a fixed test set)"
-        + (f", corrected for {found['contrasts']} planned contrasts." if found["contrasts"] > 1 else "."),
+        + (f", corrected for {found.contrasts} planned contrasts." if found.contrasts > 1 else "."),
         soft_wrap=True,
     )
 

@@ -110,7 +110,7 @@ def folds(
     source: CatalogSource,
     folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for one catalog a fold.")],
     number: Annotated[int, typer.Option("--folds", min=2, help="How many folds.")] = 5,
-    seed: Annotated[int, typer.Option(help="Seed of the draw of groups into folds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw of groups into folds.", min=0)] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Cut a catalog into folds by group, for cross-validation: each group is the test set `held-out` of one fold."""

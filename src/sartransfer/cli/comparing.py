@@ -43,7 +43,7 @@ def demo(
     folder: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for data, runs, report and map.")
     ] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the simulated scenes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated scenes.", min=0)] = 0,
     device: Device = "auto",
 ) -> None:
     """Compare two starts on simulated scenes, write the report and map a scene: needs no data."""

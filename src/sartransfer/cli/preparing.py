@@ -219,7 +219,7 @@ def tiles(
             help="Draw so many tiles from all events, all filtered, as the flood paper did: 156,20,20."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draw that --counts asks for.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw that --counts asks for.", min=0)] = 0,
     size: Annotated[int, typer.Option(min=1, help="Pixels a side.")] = 256,
     min_flooded: Annotated[
         float, typer.Option(help="Least share flooded of a training tile; tests are kept whole.")

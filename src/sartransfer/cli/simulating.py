@@ -20,7 +20,7 @@ def sea_ice(
     pixel: Annotated[
         float, typer.Option(help="Metres a pixel; the product's pixels are half as large.")
     ] = 80.0,
-    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything.", min=0)] = 0,
     mistakes: Annotated[
         float, typer.Option(help="Share of the chart's polygons that are called something else.")
     ] = 0.05,
