@@ -151,6 +151,25 @@ class Written(nn.Module):
         return answer
 
 
+class WrittenKnown(nn.Module):
+    """What was measured, written into memory that is looked at from its start."""
+
+    def forward(self, x):
+        known = x.mean((2, 3), keepdim=True)
+        place = torch.zeros(known.shape, device=x.device)
+        place[:, :1] = known[:, :1]
+        return x * place
+
+
+class Filtered(nn.Module):
+    """Weights of a convolution that the image itself makes."""
+
+    def forward(self, x):
+        return F.conv2d(
+            torch.zeros(1, 2, 256, 256, device=x.device), x[:, :, :3, :3].expand(2, 2, 3, 3), padding=1
+        )
+
+
 class Sideways(nn.Module):
     """Rows looked at as columns: what lies above is looked for on the left."""
 
@@ -170,14 +189,16 @@ class Sideways(nn.Module):
         Tokens(),
         Attention(),
         Written(),
+        WrittenKnown(),
+        Filtered(),
         Sideways(),
         Layers(nn.Flatten(2), nn.Unflatten(2, (128, 512))),
         Layers(nn.Flatten(1, 2), nn.Unflatten(1, (2, 256))),
         Layers(nn.Flatten(2), nn.Softmax(2), nn.Unflatten(2, (256, 256))),
         Layers(nn.LayerNorm(256)),
     ],
-    ids=["embedding", "embedding joined", "tokens", "attention", "written", "sideways", "folded otherwise",
-         "channels folded", "softmax of all", "norm of rows"],
+    ids=["embedding", "embedding joined", "tokens", "attention", "written", "written, known", "filtered", "sideways",
+         "folded otherwise", "channels folded", "softmax of all", "norm of rows"],
 )  # fmt: skip
 def test_what_sees_everything_or_is_not_known_has_no_halo(model):
     assert find_reach(model.eval(), 2).halo is None

@@ -481,3 +481,12 @@ def test_a_map_is_written_in_the_memory_that_is_told(tmp_path, what, side):
     told, taken = json.loads(run.stdout)
     print(what, told / 2**20, taken / 2**20)
     assert taken <= told <= limit, (taken, told)
+
+
+def test_a_line_of_pixels_is_counted_as_it_is_padded():
+    """Of a stride of 8, 1 x 1,000,000 pixels are 8,000,000 in the network: more than one pass takes."""
+    model = NETWORKS["unet-resnet18"]()
+    assert plan_scene(model, 1, 500_000).method == ONE_PASS
+    plan = plan_scene(model, 1, 1_000_000)
+    assert plan.method == EXACT
+    assert plan.memory < plan_scene(model, 1, 500_000).memory / 5

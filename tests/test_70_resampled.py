@@ -7,8 +7,9 @@ from scipy import stats
 from sartransfer.evaluate import SceneScore, TestScores
 from sartransfer.metrics import scores
 from sartransfer.recipe import parse_recipe
-from sartransfer.results import UNSEEN, ScoredRun, TestSet, resampled_json
+from sartransfer.results import ScoredRun, TestSet, resampled_json
 from sartransfer.results import resampled as module
+from sartransfer.wording import UNSEEN_EVENTS
 
 CLASSES = ("dry", "flooded", "ice")
 
@@ -110,7 +111,9 @@ def test_scenes_of_few_events_are_drawn_within_each_event():
     }
     runs = [ScoredRun(start, 1.0, s, tests) for start in ("random", "imagenet") for s in range(2)]
     found = resampled_json(runs, recipe_of(), sets_of(sets))
-    (row,) = [r for r in found["scores"] if r["test_set"] == UNSEEN and r["initialization"] == "random"]
+    (row,) = [
+        r for r in found["scores"] if r["test_set"] == UNSEEN_EVENTS and r["initialization"] == "random"
+    ]
     whole = float(scores(6 * good + 6 * bad)["iou"][1])
     assert (row["low"], row["high"], row["drawn"], row["number"]) == (whole, whole, "scenes", 12)
     assert not resampled_json(runs, recipe_of("accuracy", "", task="classify"), sets_of(sets))["scores"]

@@ -13,7 +13,6 @@ from sklearn import metrics as peer
 from sartransfer.evaluate import SceneScore, TestScores
 from sartransfer.recipe import parse_recipe
 from sartransfer.results import (
-    UNSEEN,
     ScoredRun,
     TestSet,
     contrasts,
@@ -25,7 +24,7 @@ from sartransfer.results import (
     verdict_words,
 )
 from sartransfer.statistics import crossed_half_width, crossed_mean_squares
-from sartransfer.wording import metric_words
+from sartransfer.wording import UNSEEN_EVENTS, metric_words
 
 HEADER = "initialization,fraction,seed,test_set,group,scene,class,metric,value"
 PER_CLASS = {"precision", "recall", "f1", "iou"}
@@ -221,7 +220,7 @@ def scores_from(rows, start, fraction, test_set, group, primary, seeds):
 def check_again(text, results, recipe, test_sets):
     """Work every contrast out again from the CSV's text, and compare; return the verdicts seen."""
     rows = read(text)
-    unseen = {t.name: t.events_unseen for t in test_sets} | {UNSEEN: True}
+    unseen = {t.name: t.events_unseen for t in test_sets} | {UNSEEN_EVENTS: True}
     verdicts = []
     families = {}
     for c in results:
@@ -370,9 +369,9 @@ def test_unseen_events_are_pooled_and_no_others():
     runs = make_runs(recipe, SETS, effect={"imagenet": 0.05})
     sets = describe(SETS, **RELATIONS)
     found = {c["test_set"]: c for c in contrasts(runs, recipe, sets)}
-    assert list(found) == ["test", "albania", "guyana", UNSEEN]
-    assert found[UNSEEN]["groups"] == 3
-    for seed, value in zip(recipe.seeds, found[UNSEEN]["per_seed"], strict=True):
+    assert list(found) == ["test", "albania", "guyana", UNSEEN_EVENTS]
+    assert found[UNSEEN_EVENTS]["groups"] == 3
+    for seed, value in zip(recipe.seeds, found[UNSEEN_EVENTS]["per_seed"], strict=True):
         iou = {}
         for r in runs:
             if r.seed == seed:
@@ -380,9 +379,9 @@ def test_unseen_events_are_pooled_and_no_others():
                 iou[r.initialization] = counts[1, 1] / (counts.sum() - counts[0, 0])
         assert value == pytest.approx(iou["imagenet"] - iou["random"])
     assert [c["test_set"] for c in contrasts(runs, recipe, sets[:2])] == ["test", "albania"]
-    pooled = [r for r in read(rows_csv(tidy_rows(runs, sets))) if r["test_set"] == UNSEEN]
+    pooled = [r for r in read(rows_csv(tidy_rows(runs, sets))) if r["test_set"] == UNSEEN_EVENTS]
     assert {(r["group"], r["scene"]) for r in pooled} == {("", ""), ("e3", ""), ("e4", ""), ("e5", "")}
-    assert not [r for r in tidy_rows(runs, sets[:2]) if r[3] == UNSEEN]
+    assert not [r for r in tidy_rows(runs, sets[:2]) if r[3] == UNSEEN_EVENTS]
 
 
 def test_one_event_or_seen_ones_say_nothing_of_new_events():

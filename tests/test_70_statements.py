@@ -15,7 +15,7 @@ from sartransfer.catalog import Asset, Catalog, Entry
 from sartransfer.errors import InputError, SartransferError
 from sartransfer.evaluate import SceneScore, TestScores
 from sartransfer.gather import _warnings
-from sartransfer.results import OTHER_DATA, UNSEEN, ScoredRun, TestSet, contrasts, verdict_words
+from sartransfer.results import ScoredRun, TestSet, contrasts, verdict_words
 from sartransfer.results.corrected import crossed_p
 from sartransfer.statistics import (
     compare_paired,
@@ -24,10 +24,10 @@ from sartransfer.statistics import (
     smallest_detectable_difference,
     t_interval,
 )
-from sartransfer.wording import estimate_words, group_words
+from sartransfer.wording import OTHER_DATA, UNSEEN_EVENTS, estimate_words, group_words
 
 RESULTS = Path(__file__).parents[1] / "results"
-UNSEEN_SET = TestSet("test", 8, 8, UNSEEN)
+UNSEEN_SET = TestSet("test", 8, 8, UNSEEN_EVENTS)
 
 
 def compare(d, **options):
@@ -104,7 +104,7 @@ def test_contrasts_of_folds_cross_seeds_with_the_folds():
     x = null(np.random.default_rng(8), 2, 6, 6)
     recipe = make_recipe(2)
     held = (("e00", "e03"), ("e01", "e02"), ("e04", "e05"))
-    described = TestSet("test", 6, 6, UNSEEN, held_out=held)
+    described = TestSet("test", 6, 6, UNSEEN_EVENTS, held_out=held)
     (found,) = contrasts(runs_of(recipe, x), recipe, [described])
     d = np.round(PIXELS * x)[1] / PIXELS - np.round(PIXELS * x)[0] / PIXELS
     means = np.stack([d[:, [0, 3]].mean(1), d[:, [1, 2]].mean(1), d[:, [4, 5]].mean(1)], axis=1)
@@ -118,9 +118,9 @@ def test_contrasts_of_folds_cross_seeds_with_the_folds():
     words = verdict_words(recipe, [found], [described])[1]
     assert "6 seeds, 6 events in 3 folds, each fold counting alike." in words
     # as many folds as groups: each is a group, and nothing changes
-    each = TestSet("test", 6, 6, UNSEEN, held_out=tuple((f"e{g:02d}",) for g in range(6)))
+    each = TestSet("test", 6, 6, UNSEEN_EVENTS, held_out=tuple((f"e{g:02d}",) for g in range(6)))
     assert contrasts(runs_of(recipe, x), recipe, [each]) == contrasts(
-        runs_of(recipe, x), recipe, [TestSet("test", 6, 6, UNSEEN)]
+        runs_of(recipe, x), recipe, [TestSet("test", 6, 6, UNSEEN_EVENTS)]
     )
 
 
@@ -128,7 +128,7 @@ def test_the_correction_of_several_contrasts_counts_folds_as_well():
     x = null(np.random.default_rng(9), 3, 6, 4)
     recipe = make_recipe(3)
     held = (("e00", "e01"), ("e02", "e03"))
-    found = contrasts(runs_of(recipe, x), recipe, [TestSet("test", 4, 4, UNSEEN, held_out=held)])
+    found = contrasts(runs_of(recipe, x), recipe, [TestSet("test", 4, 4, UNSEEN_EVENTS, held_out=held)])
     counted = np.round(PIXELS * x) / PIXELS
     p = [crossed_p((counted[i] - counted[0]).reshape(6, 2, 2).mean(axis=2)) for i in (1, 2)]
     expected = {min(p): min(1, 2 * min(p)), max(p): min(1, max(2 * min(p), max(p)))}
@@ -173,7 +173,7 @@ def test_several_families_are_counted_and_one_is_not():
     x = null(np.random.default_rng(4), 2, 6, 4)
     recipe = make_recipe(2, fractions=[1.0, 0.5])
     runs = [ScoredRun(r.initialization, f, r.seed, r.tests) for f in (1.0, 0.5) for r in runs_of(recipe, x)]
-    described = [TestSet("test", 4, 4, UNSEEN)]
+    described = [TestSet("test", 4, 4, UNSEEN_EVENTS)]
     found = contrasts(runs, recipe, described)
     words = verdict_words(recipe, found, described)
     assert words[-1] == (
@@ -195,7 +195,7 @@ def test_an_earlier_training_is_said_to_be_outside_the_intervals():
     }
     recipe = make_recipe(initializations=starts)
     x = null(np.random.default_rng(4), 4, 6, 4)
-    described = [TestSet("test", 4, 4, UNSEEN)]
+    described = [TestSet("test", 4, 4, UNSEEN_EVENTS)]
     words = verdict_words(recipe, contrasts(runs_of(recipe, x), recipe, described), described)
     assert words[-1] == (
         "The weights that chain, file start from were trained once: another such training is not in the intervals."
@@ -262,7 +262,7 @@ def test_a_group_that_is_undefined_for_one_start_only_is_counted_as_such():
             scenes.append(SceneScore("dry", "e4", np.array([[1000, 0 if start == "random" else 7], [0, 0]])))
             scenes.append(SceneScore("none", "e5", np.array([[1000, 0], [0, 0]])))
             runs.append(ScoredRun(start, 1.0, seed, {"test": TestScores("test", CLASSES, tuple(scenes))}))
-    (found,) = contrasts(runs, recipe, [TestSet("test", 6, 6, UNSEEN)])
+    (found,) = contrasts(runs, recipe, [TestSet("test", 6, 6, UNSEEN_EVENTS)])
     assert (found["groups_left_out"], found["groups_of_one_start"]) == (2, 1)
     told = "(2 {}left out, where the score is undefined, 1 of them for one of the two starts only)"
     assert told.format("events ") in found["statements"][1]["reason"]
@@ -272,7 +272,7 @@ def test_a_group_that_is_undefined_for_one_start_only_is_counted_as_such():
 def test_macro_scores_of_events_without_a_class_are_told_of():
     recipe = make_recipe(2, primary={"metric": "iou_macro"})
     x = null(np.random.default_rng(4), 2, 6, 4)  # one class each: the other is absent
-    described = [TestSet("test", 4, 4, UNSEEN)]
+    described = [TestSet("test", 4, 4, UNSEEN_EVENTS)]
     (found,) = contrasts(runs_of(recipe, x), recipe, described)
     assert found["groups_lacking_classes"] == 4
     words = verdict_words(recipe, [found], described)
@@ -290,7 +290,7 @@ def test_sides_of_other_groups_are_refused():
     moved = (*scenes[:3], SceneScore("s3", "elsewhere", scenes[3].confusion))
     runs[-1].tests["test"] = TestScores("test", CLASSES, moved)
     with pytest.raises(InputError, match="different groups of test set 'test': e03, elsewhere not in all"):
-        contrasts(runs, recipe, [TestSet("test", 4, 4, UNSEEN)])
+        contrasts(runs, recipe, [TestSet("test", 4, 4, UNSEEN_EVENTS)])
 
 
 # --- runs that differ by nothing -------------------------------------------------------------------

@@ -26,7 +26,6 @@ from sartransfer.radar.units import parse_unit
 from sartransfer.readers.array import write_array
 from sartransfer.recipe import parse_recipe
 from sartransfer.results import (
-    UNSEEN,
     ScoredRun,
     TestSet,
     collection_rows,
@@ -43,6 +42,7 @@ from sartransfer.results import (
 )
 from sartransfer.scene import Band
 from sartransfer.statistics import crossed_half_width, crossed_mean_squares
+from sartransfer.wording import UNSEEN_EVENTS
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("settlement", "bare ground", "water")
@@ -188,7 +188,7 @@ def test_a_group_that_is_the_patch_itself_has_no_row():
     sets = [TestSet(t, 10, 10, "unseen events") for t in ("a", "b")]
     found = tidy_rows(runs, sets)
     assert {(r[3], r[4]) for r in found if not r[5]} == {
-        (t, g) for t in ("a", "b", UNSEEN) for g in ("", "harbour")
+        (t, g) for t in ("a", "b", UNSEEN_EVENTS) for g in ("", "harbour")
     }
     assert len([r for r in found if r[5]]) == 2 * 10 * 2
 
@@ -436,7 +436,7 @@ def test_several_unseen_test_sets_are_tested_together_and_pixels_never():
     found = mcnemar_rows(runs, recipe, sets)
     cells = {(m["test_set"], m["seed"]): (m["only_a"], m["only_b"]) for m in found}
     for seed in recipe.seeds:
-        assert cells[UNSEEN, seed] == tuple(np.add(cells["u", seed], cells["v", seed]))
+        assert cells[UNSEEN_EVENTS, seed] == tuple(np.add(cells["u", seed], cells["v", seed]))
     assert {m["test_set"] for m in mcnemar_rows(runs, recipe, [sets[0]])} == {"u"}
     scenes = (SceneScore("s", "e", np.eye(3, dtype=np.int64)),)
     pixels = [dataclasses.replace(r, tests={"u": TestScores("u", CLASSES, scenes)}) for r in runs]

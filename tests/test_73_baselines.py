@@ -27,8 +27,9 @@ from sartransfer.readers import open_entry, open_scene, read_label
 from sartransfer.readers.array import write_array
 from sartransfer.recipe import parse_recipe
 from sartransfer.report import write_report
-from sartransfer.results import RULE_LABELS, UNSEEN, TestSet
+from sartransfer.results import TestSet
 from sartransfer.scene import Band
+from sartransfer.wording import RULE_LABELS, UNSEEN_EVENTS
 
 SIZE = 32
 CLASSES = ("dry", "flooded")
@@ -214,12 +215,12 @@ def test_unseen_events_are_joined_for_rules_too(tmp_path):
     sets = sets_of(catalog)
     runs, words = score_rules(recipe, catalog, sets, "a", tmp_path / "rules")
     rows = rule_rows(runs, sets)
-    joined = [r for r in rows if r[3] == UNSEEN and r[4:8] == ("", "", "flooded", "iou")]
+    joined = [r for r in rows if r[3] == UNSEEN_EVENTS and r[4:8] == ("", "", "flooded", "iou")]
     total = sum(runs[0].tests[n].confusion for n in ("po", "elbe"))
     assert joined[0][8] == pytest.approx(total[1, 1] / (total[1].sum() + total[0, 1]))
     assert {r[0] for r in rows} == {PREFIX + "threshold"}
     (found,) = rules_json(runs, words, sets)
-    assert {s["test_set"] for s in found["scores"]} == {"po", "elbe", UNSEEN}
+    assert {s["test_set"] for s in found["scores"]} == {"po", "elbe", UNSEEN_EVENTS}
 
 
 @pytest.fixture(scope="module")

@@ -25,10 +25,10 @@ from sartransfer.radar.units import parse_unit
 from sartransfer.readers.array import write_array
 from sartransfer.recipe import Recipe, parse_recipe
 from sartransfer.report import write_report
-from sartransfer.results import UNSEEN, TestSet
+from sartransfer.results import TestSet
 from sartransfer.scene import Band, GeoReference
 from sartransfer.statistics import crossed_interval, t_interval
-from sartransfer.wording import verdict_parts
+from sartransfer.wording import UNSEEN_EVENTS, verdict_parts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -270,7 +270,9 @@ def test_joined_scores_are_those_of_the_folds_summed(data, finished):
     assert (new["mean"], new["low"], new["high"]) == pytest.approx(
         (interval.mean, interval.low, interval.high)
     )
-    test_set = TestSet(HELD_OUT, 6, 5, UNSEEN, held_out=tuple(tuple(f["held_out"]) for f in results["folds"]))
+    test_set = TestSet(
+        HELD_OUT, 6, 5, UNSEEN_EVENTS, held_out=tuple(tuple(f["held_out"]) for f in results["folds"])
+    )
     assert contrast["folds"] == 2
     check_again((finished / "results.csv").read_text(), results["contrasts"], make_recipe(data), [test_set])
 

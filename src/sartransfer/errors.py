@@ -86,8 +86,12 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         )
 
 
-def refuse_input(path: Path, inputs: Iterable[Path]) -> None:
-    """Raise `OutputError` for a file to be written that is one of `inputs`, even where it may be replaced."""
+def refuse_input(path: Path, inputs: Iterable[Path], called: str | None = None) -> None:
+    """Raise `OutputError` for a file to be written that is one of `inputs`, even where it may be replaced.
+
+    `called`: what the message calls an input.
+    """
     for file in inputs:
         if path.exists() and file.exists() and path.samefile(file):
-            raise OutputError(f"{path} is what is read ({file}), which would be lost. Choose another name.")
+            what = called or f"what is read ({file})"
+            raise OutputError(f"{path} is {what}, which would be lost. Choose another name.")

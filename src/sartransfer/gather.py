@@ -19,9 +19,6 @@ from sartransfer.plan import Plan, PlannedRun
 from sartransfer.predict import choose_precision
 from sartransfer.recipe import without_places
 from sartransfer.results import (
-    NOT_KNOWN,
-    OTHER_DATA,
-    RULE_LABELS,
     ScoredRun,
     contrasts,
     describe_test_set,
@@ -36,7 +33,7 @@ from sartransfer.results import (
 from sartransfer.runs import environment, read_json, write_json
 from sartransfer.textfile import write_text
 from sartransfer.timings import waiting_warning
-from sartransfer.wording import group_words
+from sartransfer.wording import NOT_KNOWN, OTHER_DATA, RULE_LABELS, group_words
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sartransfer.errors import InputError, OutputError, UnitError, refuse_existing
+from sartransfer.errors import InputError, OutputError, UnitError, refuse_existing, refuse_input
 from sartransfer.radar.units import POWERS, UNIT_NAMES, UNKNOWN, Quantity, Unit, parse_unit
 from sartransfer.scene import POLARIZATIONS, Band, GeoReference, Scene, Window
 from sartransfer.textfile import class_names, parse_json
@@ -467,8 +467,7 @@ def check_outputs(
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise OutputError(f"{out} does not end in .tif: a {what} is written as a GeoTIFF. Change the name.")
     for path in paths:
-        if path.exists() and any(file.exists() and path.samefile(file) for file in inputs):
-            raise OutputError(f"{path} is {lost}, which would be lost. Choose another name.")
+        refuse_input(path, inputs, lost)
         if path.is_dir():
             raise OutputError(f"{path} is a folder. Give the name of a file.")
         refuse_existing(path, overwrite)

@@ -14,7 +14,8 @@ from sartransfer.models.checkpoint import read_checkpoint
 from sartransfer.panels import rank_scenes, write_panel
 from sartransfer.plan import Plan, PlannedRun
 from sartransfer.recipe import FileStart, Recipe, RunStart, StagesStart, digest
-from sartransfer.results import UNSEEN, ScoredRun, TestSet, value_of
+from sartransfer.results import ScoredRun, TestSet, value_of
+from sartransfer.wording import UNSEEN_EVENTS
 
 HELD_OUT = "held-out"
 """Name of the test set of every fold, and of all of them together."""
@@ -77,7 +78,7 @@ def _joined_plan(recipe: Recipe, plans: Sequence[Plan], out: Path) -> Plan:
     """Return a plan whose one test set holds every group once, and whose runs are those of all folds."""
     entries = {e.id: e for plan in plans for e in plan.catalog.in_split(HELD_OUT)}
     sets = [plan.test_sets[0] for plan in plans]
-    relation = next((t.relation for t in sets if t.relation != UNSEEN), UNSEEN)
+    relation = next((t.relation for t in sets if t.relation != UNSEEN_EVENTS), UNSEEN_EVENTS)
     held = tuple(_held_out(plan) for plan in plans)
     test_set = TestSet(
         HELD_OUT, sum(t.scenes for t in sets), sum(t.groups for t in sets), relation, held_out=held

@@ -29,11 +29,12 @@ from sartransfer.models.attention import quick_attention
 from sartransfer.predict import autocast, choose_device, choose_precision
 from sartransfer.readers import refuse_unsaid_labels
 from sartransfer.recipe import DataRecipe, Recipe, StagesStart, TrainingRecipe, digest
-from sartransfer.results import NOT_KNOWN, OTHER_DATA, RULE_LABELS, TestSet, pairs
+from sartransfer.results import TestSet, pairs
 from sartransfer.runs import RunFolder, fingerprint
 from sartransfer.stages import Job, content_of
 from sartransfer.statistics import smallest_detectable_difference, smallest_sign_flip_p
 from sartransfer.train import keep_freed_memory
+from sartransfer.wording import NOT_KNOWN, OTHER_DATA, RULE_LABELS, SAME_SCENES
 
 TIMED_PIXELS = 4 << 20
 """Pixels of a batch up to which a step is timed whole."""
@@ -181,7 +182,7 @@ def relation_of(recipe: Recipe | None, catalog: Catalog, name: str) -> str:
     if recipe is not None and name in recipe.data.external:
         return OTHER_DATA
     if recipe is not None and name in same_scenes(recipe.data):
-        return "same scenes"
+        return SAME_SCENES
     # Without training scenes nothing can be shared, and nothing is known.
     return relation(catalog, name) if catalog.in_split(TRAIN) else NOT_KNOWN
 

@@ -29,8 +29,8 @@ from sartransfer.scene_plan import (
     OVERHEAD,
     Limits,
     features_fit,
+    in_one_pass,
     measured_reach,
-    one_pass_pixels,
     plan_passes,
 )
 from sartransfer.windowed import (
@@ -331,9 +331,8 @@ def _windows(
     if not isinstance(chosen, Choice):
         chosen = open_engine(chosen, checkpoint, model, scene, device)
     network = chosen.network
-    if plan is None and size[0] * size[1] <= one_pass_pixels(
-        model, ONE_PASS_PIXELS
-    ):  # its memory is not asked for: small scenes are many
+    # Its memory is not asked for: small scenes are many.
+    if plan is None and in_one_pass(model, *size, ONE_PASS_PIXELS):
         plan = ScenePlan(ONE_PASS, int(getattr(model, "stride", 1)), max(size), 0)
     plan = plan or plan_scene(model, *size, views=number, engine=chosen.engine, device=device)
     flow = flow or plan_flow(scene, device)

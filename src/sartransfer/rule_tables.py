@@ -3,13 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sartransfer.wording import number_words
+from sartransfer.wording import RULE_LABELS, number_words
 
 Results = dict[str, Any]
 View = dict[str, Any]
-
-RULE_LABELS = "labels of a rule"
-"""As `results.rows.RULE_LABELS`; the report reads results.json alone."""
 
 
 def rule_view(results: Results) -> View:

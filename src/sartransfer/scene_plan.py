@@ -62,13 +62,15 @@ def features_fit(features: int, gpu: int | None) -> bool:
     return gpu is not None and features <= gpu // GPU_FEATURES
 
 
-def one_pass_pixels(model: object, limit: int) -> int:
-    """Return up to how many pixels a scene may go in one pass: `limit`, or what the network itself says.
+def in_one_pass(model: object, height: int, width: int, limit: int) -> bool:
+    """Say whether a scene goes in one pass: with up to `limit` pixels, or fewer where the network itself says so.
 
-    A vision transformer knows where in its image a patch lies, and answers larger images than it was trained on from
-    places that no training has seen.
+    Counted as the network pads them: one row of pixels becomes as many as its stride. A vision transformer knows where
+    in its image a patch lies, and answers larger images than it was trained on from places that no training has seen.
     """
-    return min(limit, int(getattr(model, "one_pass_pixels", limit)))
+    stride = int(getattr(model, "stride", 1))
+    most = min(limit, int(getattr(model, "one_pass_pixels", limit)))
+    return rounded(height, stride) * rounded(width, stride) <= most
 
 
 def measured_reach(model: nn.Module) -> Reach | None:
@@ -123,7 +125,7 @@ def _plan(model: nn.Module, height: int, width: int, views: int, limits: Limits)
     """Plan within `limits.memory`, which no longer holds what an engine takes for itself."""
     stride, channels = int(getattr(model, "stride", 1)), int(getattr(model, "in_channels", 1))
     memory = limits.memory
-    if height * width <= one_pass_pixels(model, limits.one_pass):
+    if in_one_pass(model, height, width, limits.one_pass):
         plan = ScenePlan(ONE_PASS, stride, max(height, width), 0)
         plan = replace(plan, memory=_pass_bytes(model, channels, height, width, views, limits))
         if memory is None or plan.memory <= memory:

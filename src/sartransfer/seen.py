@@ -12,15 +12,14 @@ from sartransfer.errors import SartransferError
 from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.plan import relation_of
 from sartransfer.recipe import DataRecipe, Recipe
-from sartransfer.results import NOT_KNOWN, OTHER_DATA, RULE_LABELS, UNSEEN
 from sartransfer.runs import RunFolder
+from sartransfer.wording import NOT_KNOWN, OTHER_DATA, RULE_LABELS, SAME_SCENES, UNSEEN_EVENTS
 
-SAME_SCENES = "same scenes"
 SCORED = "scored"
 DECODED = (
     256 << 20
 )  # bytes of training files up to which their pixels are compared, beyond only files of one size
-ORDER = (SAME_SCENES, NOT_KNOWN, UNSEEN)
+ORDER = (SAME_SCENES, NOT_KNOWN, UNSEEN_EVENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,9 @@ def _compared(trained: Catalog, data: DataRecipe, catalog: Catalog, name: str, *
     if lone := next((e.id for e in tested if not e.group), None):
         return Standing(NOT_KNOWN, f"scenes name no group ({lone}, for one)")
     how = "pixels, place or file" if small else "file or place"
-    return Standing(UNSEEN, f"none of the {len(shown)} scenes that were trained on is among them, by {how}")
+    return Standing(
+        UNSEEN_EVENTS, f"none of the {len(shown)} scenes that were trained on is among them, by {how}"
+    )
 
 
 def _same_files(trained: Iterable[Entry], tested: Iterable[Entry]) -> list[Leak]:

@@ -13,7 +13,7 @@ from sartransfer.models.checkpoint import Checkpoint
 from sartransfer.predict import ONE_PASS_PIXELS, predict_windows
 from sartransfer.radar.units import parse_unit
 from sartransfer.scene import ArraySource, Band, Scene
-from sartransfer.scene_plan import one_pass_pixels
+from sartransfer.scene_plan import in_one_pass
 
 PLAIN = "digital_number"
 
@@ -28,7 +28,7 @@ def whole_logits(model: nn.Module, images: Tensor) -> Tensor:
         model: in eval mode. images: normalized; what has no value is 0.
     """
     height, width = images.shape[-2:]
-    if height * width <= one_pass_pixels(model, ONE_PASS_PIXELS) or getattr(model, "task", "") != "segment":
+    if in_one_pass(model, height, width, ONE_PASS_PIXELS) or getattr(model, "task", "") != "segment":
         logits: Tensor = model(images)
         return logits.float()
     return torch.stack([_by_windows(cast(Network, model), image) for image in images])

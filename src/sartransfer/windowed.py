@@ -136,10 +136,7 @@ def measured_image(
             whole.known = {int(number): kept.get_tensor(number) for number in kept.keys()}  # noqa: SIM118
             done = int(kept.metadata()["passes"])
     for number in range(done, plan.passes):
-        jobs = (
-            (kept, unviewed(grow(kept, plan.look, plan.stride, height, width), *size, view))
-            for kept in cut(height, width, plan.core)
-        )
+        jobs = _looks(size, view, plan.core, plan.look, plan.stride)
         with closing(read_ahead(read, jobs, flow, _room(bands, flow))) as readings:
             for kept, get in readings:
                 image = turned(send(get()[0], flow.device), view)
@@ -153,6 +150,13 @@ def measured_image(
             with replacing(file) as temporary:
                 save_file(found, temporary, metadata={"passes": str(number + 1)})
     return whole
+
+
+def _looks(size: Size, view: View, core: int, halo: int, stride: int) -> Iterator[tuple[Window, Window]]:
+    """Yield the windows of a view of a scene, each with what of the scene must be read for it."""
+    height, width = viewed_size(*size, view)
+    for kept in cut(height, width, core):
+        yield kept, unviewed(grow(kept, halo, stride, height, width), *size, view)
 
 
 def _room(bands: int, flow: Flow) -> Room:
@@ -330,11 +334,8 @@ def _answers(
 
             return finish
 
-        jobs = (
-            (kept, unviewed(grow(kept, plan.halo, halves.stride, height, width), *size, view))
-            for kept in cut(height, width, plan.core)
-            if kept not in journal.done
-        )
+        looks = _looks(size, view, plan.core, plan.halo, halves.stride)
+        jobs = (look for look in looks if look[0] not in journal.done)
         with closing(read_ahead(read, jobs, flow, room)) as readings:
             for _ in lagging((begin(kept, get) for kept, get in readings), flow.lag):
                 pass

@@ -6,7 +6,18 @@ from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
 UNSEEN_EVENTS = "unseen events"
-"""Relation and name of test sets whose groups training has not seen, whatever the groups are."""
+"""Relation of test sets whose groups training has not seen, whatever the groups are, and name of all of them together.
+
+This and those below are how a test set stands to what was trained on (`results.TestSet.relation`)."""
+SAME_SCENES = "same scenes"
+"""Some of its groups, or of what its scenes continue, are in training."""
+OTHER_DATA = "other data"
+"""Another dataset gives it (data.external): unseen too, but never joined with our own."""
+RULE_LABELS = "labels of a rule"
+"""Its labels are a rule's, as the recipe (rule_labelled) or the labels' files say: scores are agreement with it, not
+accuracy."""
+NOT_KNOWN = "not known"
+"""Nobody can say whether training has seen it."""
 _EVENTS = re.compile(r"\b(new|unseen|more|each|one|no|\d+) event(s?)\b")
 
 

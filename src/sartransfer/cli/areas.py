@@ -11,12 +11,13 @@ from rich.table import Table
 
 from sartransfer.errors import InputError, one_of, refuse_existing, refuse_input
 from sartransfer.terminal import err, out, show_path
+from sartransfer.wording import NOT_KNOWN, OTHER_DATA, RULE_LABELS, SAME_SCENES
 
 LEFT_OUT = {
-    "same scenes": "of the scenes that were trained on",
-    "labels of a rule": "its labels are a rule's, so that its errors are agreement with that rule",
-    "other data": "from other data",
-    "not known": "whether the network was trained on its scenes is not known",
+    SAME_SCENES: "of the scenes that were trained on",
+    RULE_LABELS: "its labels are a rule's, so that its errors are agreement with that rule",
+    OTHER_DATA: "from other data",
+    NOT_KNOWN: "whether the network was trained on its scenes is not known",
 }
 """Relation of a test set (`results.TestSet`) -> why its errors are not joined with others' unless it is named."""
 

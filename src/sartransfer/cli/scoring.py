@@ -25,6 +25,7 @@ from sartransfer.cli.options import (
 )
 from sartransfer.errors import SartransferError, refuse_existing, refuse_input
 from sartransfer.terminal import err, out, score_table, show_path, show_warnings
+from sartransfer.wording import OTHER_DATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,7 +212,7 @@ def _shown_oddly(catalog: "Catalog", names: list[str]) -> list[str]:
 
 def _warn(name: str, found: "Standing") -> None:
     """Say of a test set's scores what they are not."""
-    if found.relation in LEFT_OUT and found.relation != "other data":
+    if found.relation in LEFT_OUT and found.relation != OTHER_DATA:
         words = f"{name}: {LEFT_OUT[found.relation]}" + (f" ({found.why})" if found.why else "")
         show_warnings([f"{words}. Its scores say nothing certain of new scenes."])
 

@@ -21,6 +21,7 @@ from sartransfer.data.stitching import (
 from sartransfer.errors import LeakageError
 from sartransfer.readers import open_entry, open_scene
 from sartransfer.scene import GeoReference, Scene, Window, as_utc
+from sartransfer.wording import NOT_KNOWN, SAME_SCENES, UNSEEN_EVENTS
 
 __all__ = [
     "Leak",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 Kind = Literal["group", "content", "footprint", "continued image"]
-SAME_SCENES: tuple[Kind, ...] = ("group", "footprint", "continued image")
+OF_SAME_SCENES: tuple[Kind, ...] = ("group", "footprint", "continued image")
 ONE_IMAGE: tuple[Kind, ...] = ("group", "continued image")
 WHOLE = 4_000_000  # pixels up to which a file is compared by its decoded pixels, beyond by its bytes
 FOOTPRINTS = (
@@ -137,16 +138,15 @@ def refused(leaks: Iterable[Leak], allowed: Collection[str] = (), drawn: Collect
         leak
         for leak in leaks
         if not (
-            leak.kind in SAME_SCENES and {leak.split_a, leak.split_b} & (set(allowed) - {TRAIN, VALIDATION})
+            leak.kind in OF_SAME_SCENES
+            and {leak.split_a, leak.split_b} & (set(allowed) - {TRAIN, VALIDATION})
         )
         and not (leak.kind in ONE_IMAGE and leak.split_a in mixed and leak.split_b in mixed)
     ]
 
 
-def relation(
-    catalog: Catalog, test_set: str, leaks: Iterable[Leak] = ()
-) -> Literal["unseen events", "same scenes", "not known"]:
-    """Say how a test set relates to what is trained on.
+def relation(catalog: Catalog, test_set: str, leaks: Iterable[Leak] = ()) -> str:
+    """Say how a test set relates to what is trained on, in the words of `wording`.
 
     ``same scenes``: a group is shared, or one of `leaks` ties the two. ``unseen events``: every entry on both
     sides has a group and none is shared. ``not known``: groups are missing.
@@ -157,8 +157,8 @@ def relation(
     tied = any({k.split_a, k.split_b} & sides and test_set in (k.split_a, k.split_b) for k in leaks)
     groups = {e.group for e in trained}
     if tied or any(e.group in groups for e in tested if e.group):
-        return "same scenes"
-    return "unseen events" if tested and all(e.group for e in (*trained, *tested)) else "not known"
+        return SAME_SCENES
+    return UNSEEN_EVENTS if tested and all(e.group for e in (*trained, *tested)) else NOT_KNOWN
 
 
 def content_hashes(entry: Entry) -> tuple[str, ...]:

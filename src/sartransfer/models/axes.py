@@ -81,7 +81,8 @@ def followed(
         return None
     if name in POINTWISE or name in ("cat", "stack"):
         meets = layout.axes if name == "stack" else axes
-        rest = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        counted = args[1:] if name == "copy_" else args  # what was there before is gone
+        rest = [t for t in tree_leaves((counted, kwargs)) if isinstance(t, Tensor)]
         if any(_differs(t, meets) for t in rest if not any(t is known for known, _ in maps)):
             return None
     return Layout(tuple(axes), layout.size)

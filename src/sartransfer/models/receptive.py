@@ -180,6 +180,11 @@ def _node(tensor: Tensor) -> _Node | None:
     return found
 
 
+def _level(tensor: Tensor) -> int:
+    """Return after how many looks at all windows a tensor is known that does not depend on single pixels."""
+    return int(getattr(tensor, "_sartransfer_level", 0))
+
+
 class _Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down every operation on the image, and how many bytes are alive."""
 
@@ -242,10 +247,11 @@ class _Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for tensor in outputs:
                 node = _joined(name, given, tensor, args, kwargs, self.side is not None)
                 self.mark(tensor, node)
-                if any(tensor is t for t in seen):
-                    self.overwrite(tensor)
                 if self.side is not None and node.layout and node.scale:
                     self.fractions &= node.layout.size[1] * node.scale == self.side
+        for tensor in outputs:
+            if any(tensor is t for t in seen) and (given or _level(tensor)):
+                self.overwrite(tensor)
         return result
 
     def _known(
@@ -257,7 +263,7 @@ class _Walk(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...],
     ) -> list[Tensor]:
         """Return the maps that the output of an operation depends on, where what is measured counts as known."""
-        level = max((getattr(t, "_sartransfer_level", 0) for t in seen), default=0)
+        level = max(map(_level, seen), default=0)
         node = _node(args[0]) if given and _asks(name, args) else None
         if node is not None:
             self.asked.append(node)
@@ -321,7 +327,10 @@ def _joined(
     layout = None if taken else followed(name, args, kwargs, maps, output)
     if layout is not None:
         return _Node(0, tuple((node, same) for node in parents), scale, layout)
-    rule = rule_of(name, output, args, kwargs, measuring) if all(m.plain for _, m in maps) else None
+    alone = (
+        len(maps) == 1 and maps[0][0] is args[0] and maps[0][1].plain
+    )  # not the weights of a convolution, say
+    rule = rule_of(name, output, args, kwargs, measuring) if alone else None
     if rule is None:
         return _lost(parents)
     return _Node(0, tuple((node, rule.reads) for node in parents), scale * rule.scale, plain(output))

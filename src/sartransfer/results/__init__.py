@@ -12,10 +12,6 @@ from sartransfer.results.patches import (
 from sartransfer.results.resampled import resampled_json
 from sartransfer.results.rows import (
     COLUMNS,
-    NOT_KNOWN,
-    OTHER_DATA,
-    RULE_LABELS,
-    UNSEEN,
     Row,
     ScoredRun,
     TestSet,
@@ -31,10 +27,6 @@ from sartransfer.results.verdict import verdict_words
 
 __all__ = [
     "COLUMNS",
-    "NOT_KNOWN",
-    "OTHER_DATA",
-    "RULE_LABELS",
-    "UNSEEN",
     "Row",
     "ScoredRun",
     "TestSet",

@@ -13,18 +13,9 @@ from sartransfer.evaluate import TestScores
 from sartransfer.recipe import PrimaryRecipe, Recipe
 from sartransfer.results.corrected import adjusted_here, adjusted_new
 from sartransfer.results.pairs import differs, pairs
-from sartransfer.results.rows import (
-    NOT_KNOWN,
-    OTHER_DATA,
-    RULE_LABELS,
-    UNSEEN,
-    ScoredRun,
-    TestSet,
-    joined_scores,
-    scores_by_group,
-    value_of,
-)
+from sartransfer.results.rows import ScoredRun, TestSet, joined_scores, scores_by_group, value_of
 from sartransfer.statistics import SEEN, Statement, cohen_dz, compare_paired, fold_means
+from sartransfer.wording import NOT_KNOWN, OTHER_DATA, RULE_LABELS, UNSEEN_EVENTS
 
 NO_NEW_EVENTS = {
     NOT_KNOWN: "Nothing says whether training has seen these scenes or their groups, so they say nothing about new"
@@ -98,7 +89,7 @@ def _families(
     sets = [(t.name, [t.name], _why_not(t), t.held_out) for t in test_sets]
     unseen = [t.name for t in test_sets if t.is_joined]
     if len(unseen) > 1:
-        sets.append((UNSEEN, unseen, "", ()))
+        sets.append((UNSEEN_EVENTS, unseen, "", ()))
     index = {(r.initialization, r.fraction, r.seed): r for r in runs}
     for name, members, seen, held_out in sets:
         family = []

@@ -14,10 +14,10 @@ from sartransfer.evaluate import TestScores
 from sartransfer.metrics import mcnemar
 from sartransfer.recipe import Recipe
 from sartransfer.results.pairs import pairs
-from sartransfer.results.rows import UNSEEN, ScoredRun, TestSet, is_own_group, joined_scores, scores_by_group
+from sartransfer.results.rows import ScoredRun, TestSet, is_own_group, joined_scores, scores_by_group
 from sartransfer.results.trainings import describe_trainings, training_notes
 from sartransfer.statistics import holm, t_interval
-from sartransfer.wording import p_words
+from sartransfer.wording import UNSEEN_EVENTS, p_words
 
 SIGNIFICANT = 0.05
 
@@ -48,13 +48,13 @@ def mcnemar_rows(
 
     One row a seed that both have, with p adjusted by Holm over those seeds; then, for two seeds or more, one with
     ``seed`` None for the majority votes of the seeds. ``only_a``: patches that a alone had right. Where several
-    test sets hold unseen events, they follow together under `UNSEEN`.
+    test sets hold unseen events, they follow together under `UNSEEN_EVENTS`.
     """
     index = {(r.initialization, r.fraction, r.seed): r for r in runs}
     sets = [(t.name, [t.name]) for t in test_sets]
     unseen = [t.name for t in test_sets if t.is_joined]
     if len(unseen) > 1:
-        sets.append((UNSEEN, unseen))
+        sets.append((UNSEEN_EVENTS, unseen))
     found = []
     for fraction in recipe.fractions:
         for name, members in sets:

@@ -17,7 +17,8 @@ from scipy import stats
 from sartransfer.evaluate import TestScores
 from sartransfer.recipe import PrimaryRecipe, Recipe
 from sartransfer.results.pairs import pairs
-from sartransfer.results.rows import UNSEEN, ScoredRun, TestSet, joined_scores
+from sartransfer.results.rows import ScoredRun, TestSet, joined_scores
+from sartransfer.wording import UNSEEN_EVENTS
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -49,7 +50,7 @@ def resampled_json(
     sets = [(t.name, [t.name]) for t in test_sets]
     unseen = [t.name for t in test_sets if t.is_joined]
     if len(unseen) > 1:
-        sets.append((UNSEEN, unseen))
+        sets.append((UNSEEN_EVENTS, unseen))
     for fraction in recipe.fractions:
         for name, members in sets:
             every = {

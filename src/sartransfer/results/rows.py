@@ -14,18 +14,9 @@ from sartransfer.metrics import scores as score_matrix
 from sartransfer.metrics import tidy
 from sartransfer.recipe import PrimaryRecipe, Recipe
 from sartransfer.statistics import t_interval
-from sartransfer.wording import UNSEEN_EVENTS
+from sartransfer.wording import OTHER_DATA, UNSEEN_EVENTS
 
 COLUMNS = ("initialization", "fraction", "seed", "test_set", "group", "scene", "class", "metric", "value")
-UNSEEN = UNSEEN_EVENTS
-"""Name of all test sets together whose groups training has not seen."""
-OTHER_DATA = "other data"
-"""Relation of a test set that another dataset gives (data.external): unseen too, but never joined with our own."""
-RULE_LABELS = "labels of a rule"
-"""Relation of a test set whose labels a rule has made, as the recipe (rule_labelled) or the labels' files say: scores
-are agreement with it, not accuracy."""
-NOT_KNOWN = "not known"
-"""Relation of a test set of which nobody can say whether training has seen it."""
 
 Row = tuple[str, float, int, str, str, str, str, str, float]
 
@@ -50,9 +41,7 @@ class TestSet:
     scenes: int
     groups: int
     relation: str
-    """``unseen events``: none of its groups is in training; ``same scenes``: some are, or its scenes continue
-    training scenes; ``not known``: groups are missing in the catalog; ``other data``: from another dataset;
-    ``labels of a rule``: its labels are a rule's, whatever its scenes are."""
+    """To what was trained on: one of the words in `wording`, such as ``unseen events``."""
     grouped: bool = True
     """Whether every scene names its group: scenes of other data that do not may be tiles of one event."""
     held_out: tuple[tuple[str, ...], ...] = ()
@@ -61,12 +50,12 @@ class TestSet:
     @property
     def events_unseen(self) -> bool:
         """True where training has seen none of the groups, and they are known."""
-        return self.relation == UNSEEN or (self.relation == OTHER_DATA and self.grouped)
+        return self.relation == UNSEEN_EVENTS or (self.relation == OTHER_DATA and self.grouped)
 
     @property
     def is_joined(self) -> bool:
         """True where its groups count among the unseen ones that the verdict rests on."""
-        return self.relation == UNSEEN
+        return self.relation == UNSEEN_EVENTS
 
 
 def tidy_rows(runs: Iterable[ScoredRun], test_sets: Sequence[TestSet] = ()) -> list[Row]:
@@ -75,7 +64,7 @@ def tidy_rows(runs: Iterable[ScoredRun], test_sets: Sequence[TestSet] = ()) -> l
     Of a chip there is only whether it was right (``accuracy``, 0 or 1) and whether its class was among the two
     highest (``top2``), and none for a group that is just the chip itself: all else follows, and thousands of
     chips would fill a hundred megabytes. Where several of `test_sets` hold unseen events, the whole and the
-    groups of all of them together follow under the name `UNSEEN`: their scores cannot be had from those of the
+    groups of all of them together follow under the name `UNSEEN_EVENTS`: their scores cannot be had from those of the
     parts.
     """
     rows: list[Row] = []
@@ -89,7 +78,7 @@ def tidy_rows(runs: Iterable[ScoredRun], test_sets: Sequence[TestSet] = ()) -> l
                 place = (*head, test_set, scene.group, scene.id)
                 rows += _rows(place, one) if scene.logits is None else _chip_rows(place, one)
         if len(unseen) > 1:
-            rows += _whole_and_groups((*head, UNSEEN), joined_scores(run, unseen, UNSEEN))
+            rows += _whole_and_groups((*head, UNSEEN_EVENTS), joined_scores(run, unseen, UNSEEN_EVENTS))
     return rows
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sartransfer.recipe import FileStart, Recipe, RunStart, StagesStart
-from sartransfer.results.rows import RULE_LABELS, UNSEEN, TestSet
+from sartransfer.results.rows import TestSet
 from sartransfer.statistics import left_out_words
-from sartransfer.wording import metric_words
+from sartransfer.wording import RULE_LABELS, UNSEEN_EVENTS, metric_words
 
 
 def verdict_words(recipe: Recipe, found: Sequence[dict[str, Any]], test_sets: Sequence[TestSet]) -> list[str]:
@@ -20,13 +20,13 @@ def verdict_words(recipe: Recipe, found: Sequence[dict[str, Any]], test_sets: Se
     unseen = [t for t in test_sets if t.is_joined]
     ruled = [t.name for t in test_sets if t.relation == RULE_LABELS]
     own = [t.name for t in test_sets if t.name not in ruled] or ruled
-    names = [UNSEEN] if len(unseen) > 1 else [t.name for t in unseen] or own
+    names = [UNSEEN_EVENTS] if len(unseen) > 1 else [t.name for t in unseen] or own
     sentences = []
     for contrast in found:
         if contrast["test_set"] not in names:
             continue
         here = contrast["test_set"]
-        if here == UNSEEN:
+        if here == UNSEEN_EVENTS:
             here = f"unseen events ({', '.join(t.name for t in unseen)})"
         here += " (agreement with the rule that made its labels)" if here in ruled else ""
         share = f" with {contrast['fraction']:.0%} of the labels" if len(recipe.fractions) > 1 else ""
