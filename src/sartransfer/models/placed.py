@@ -20,6 +20,9 @@ from sartransfer.models.receptive import asked_of_all
 from sartransfer.scene import Window
 from sartransfer.windows import rounded
 
+DOUBLES = 1 << 20
+"""Numbers of a map that are in memory in float64 at once, while they are added up."""
+
 
 class _EnoughError(Exception):
     """Nothing that comes later in the network can be measured yet."""
@@ -228,7 +231,13 @@ def _bins(side: int, number: int, first: int, count: int, device: torch.device) 
 
 def _part_sums(x: Tensor, first: tuple[int, int], size: tuple[int, int], parts: tuple[int, int]) -> Tensor:
     rows, cols = (_bins(size[a], parts[a], first[a], x.shape[2 + a], x.device) for a in (0, 1))
-    return rows @ x.double() @ cols.mT
+    return _by_channels(x, lambda part: rows @ part @ cols.mT)
+
+
+def _by_channels(x: Tensor, sums: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return `sums` of some channels in float64 after some: of all at once the copy would be twice the map."""
+    at_once = max(1, DOUBLES // (x.shape[2] * x.shape[3]))
+    return torch.cat([sums(part.double()) for part in x.split(at_once, 1)], 1)
 
 
 def _part_means(sums: Tensor, size: tuple[int, int], parts: tuple[int, int]) -> Tensor:
@@ -243,7 +252,7 @@ def _mean(sums: Tensor, size: tuple[int, int], args: tuple[Any, ...]) -> Tensor:
 
 
 def _square_sums(x: Tensor, first: tuple[int, int], size: tuple[int, int], args: tuple[Any, ...]) -> Tensor:
-    return x.double().square().sum((2, 3), keepdim=True)
+    return _by_channels(x, lambda part: part.square_().sum((2, 3), keepdim=True))
 
 
 def _norm(sums: Tensor, size: tuple[int, int], args: tuple[Any, ...]) -> Tensor:
@@ -253,24 +262,26 @@ def _norm(sums: Tensor, size: tuple[int, int], args: tuple[Any, ...]) -> Tensor:
 
 
 def _group_sums(x: Tensor, first: tuple[int, int], size: tuple[int, int], args: tuple[Any, ...]) -> Tensor:
-    groups = x.double().reshape(int(args[6]), -1)
-    return torch.stack([groups.sum(1), groups.square().sum(1)])
+    def both(part: Tensor) -> Tensor:
+        return torch.stack([part.sum((2, 3)), part.square_().sum((2, 3))], 2)
+
+    return _by_channels(x, both).reshape(int(args[6]), -1, 2).sum(1).mT
 
 
 def _group_norm(sums: Tensor, size: tuple[int, int], args: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor]:
     x, weight, bias = args[0], args[1], args[2]
     groups, eps = int(args[6]), float(args[7])
-    each = size[0] * size[1] * x.shape[1] // groups
-    mean = sums[0] / each
-    scale = (sums[1] / each - mean.square()).clamp_min(0).add(eps).rsqrt()
+    number = size[0] * size[1] * x.shape[1] // groups
+    mean = sums[0] / number
+    scale = (sums[1] / number - mean.square()).clamp_min(0).add(eps).rsqrt()
     channels = x.shape[1] // groups
     factor, shift = scale.repeat_interleave(channels), (-mean * scale).repeat_interleave(channels)
     if weight is not None:
         factor, shift = factor * weight.double(), shift * weight.double()
     if bias is not None:
         shift = shift + bias.double()
-    answer = x * factor.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
-    return answer, mean.float()[None], scale.float()[None]
+    factor, shift = (each.to(x.dtype)[:, None, None] for each in (factor, shift))
+    return torch.addcmul(shift, x, factor), mean.float()[None], scale.float()[None]
 
 
 QUESTIONS: dict[str, Question] = {
