@@ -1,5 +1,6 @@
 """Threshold rules as rows of a comparison: against brute force, with the networks' pixels, apart from rule labels."""
 
+import copy
 import csv
 import json
 
@@ -286,6 +287,12 @@ def test_scores_and_losses_by_epoch_are_drawn_for_all_starts(compared):
     run = next(r for r in made.results["runs"] if r["initialization"] == "random")
     np.testing.assert_allclose(score.lines[0].get_ydata(), run["curves"]["validation_metric"])
     assert draw_epochs(made.results, 0.5) is None
+    assert loss.get_yscale() == "linear"
+    leapt = copy.deepcopy(made.results)
+    leapt["runs"][0]["curves"]["validation_loss"][0] = (
+        90.0  # as a random start may do: the others would lie at 0
+    )
+    assert draw_epochs(leapt, 1.0).axes[1].get_yscale() == "log"
 
 
 def test_a_test_set_that_is_not_there_cannot_be_rule_labelled(tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from sartransfer.figures.style import (
     ScoreTicks,
@@ -10,6 +10,7 @@ from sartransfer.figures.style import (
     initialization_colours,
     initialization_markers,
     plot_style,
+    scale_losses,
 )
 from sartransfer.figures.words import Results, floats, primary_words
 
@@ -44,10 +45,8 @@ def draw_curves(results: Results, fraction: float) -> Figure | None:
                     lowest, highest = min(lowest, np.nanmin(values)), max(highest, np.nanmax(values))
             if key == "validation_metric":
                 axes.yaxis.set_major_formatter(ScoreTicks())
-            elif lowest > 0 and highest > 20 * lowest:
-                axes.set_yscale("log")
-                axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-                axes.yaxis.set_minor_formatter(NullFormatter())
+            else:
+                scale_losses(axes, lowest, highest)
             axes.set_title(drawn[key])
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

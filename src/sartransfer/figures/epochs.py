@@ -7,7 +7,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from sartransfer.figures.style import ScoreTicks, draw_legend, initialization_colours, plot_style
+from sartransfer.figures.style import (
+    ScoreTicks,
+    draw_legend,
+    initialization_colours,
+    plot_style,
+    scale_losses,
+)
 from sartransfer.figures.words import Results, floats, primary_words
 
 FEWEST = 2  # epochs that make a curve
@@ -27,6 +33,7 @@ def draw_epochs(results: Results, fraction: float) -> Figure | None:
     with plot_style():
         figure = Figure(figsize=(11.5, 4.1), layout="constrained")
         score, loss = figure.subplots(1, 2)
+        lowest, highest = np.inf, -np.inf
         for name in shown:
             for axes, key, style in (
                 (score, "validation_metric", "-"),
@@ -42,6 +49,9 @@ def draw_epochs(results: Results, fraction: float) -> Figure | None:
                 low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
                 if style == "-":
                     axes.fill_between(epochs, low, high, color=colours[name], alpha=0.12, linewidth=0)
+                if axes is loss:
+                    lowest, highest = min(lowest, low.min()), max(highest, high.max())
+        scale_losses(loss, lowest, highest)
         score.yaxis.set_major_formatter(ScoreTicks())
         score.set_title(f"validation {primary_words(results)} by epoch")
         loss.set_title("loss by epoch: validation, and training (dotted)")

@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import Formatter, MaxNLocator
+from matplotlib.ticker import Formatter, FuncFormatter, MaxNLocator, NullFormatter
 
 from sartransfer.figures.words import Results, short
 
@@ -114,6 +114,14 @@ def panel_grid(
         for edge in range(1, len(labels)):
             axes.axhline(edge - 0.5, color="#dddddd", linewidth=0.6, zorder=0)
     return figure, panels
+
+
+def scale_losses(axes: Axes, lowest: float, highest: float) -> None:
+    """Draw losses by their logarithms where they span more than a factor of 20: one start's leap hides the rest."""
+    if lowest > 0 and highest > 20 * lowest:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def draw_legend(figure: Figure, names: Sequence[str], results: Results) -> None:

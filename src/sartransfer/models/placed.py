@@ -237,7 +237,7 @@ def _part_sums(x: Tensor, first: tuple[int, int], size: tuple[int, int], parts: 
 def _by_channels(x: Tensor, sums: Callable[[Tensor], Tensor]) -> Tensor:
     """Return `sums` of some channels in float64 after some: of all at once the copy would be twice the map."""
     at_once = max(1, DOUBLES // (x.shape[2] * x.shape[3]))
-    return torch.cat([sums(part.double()) for part in torch.split(x, at_once, 1)], 1)
+    return torch.cat([sums(part.to(torch.float64, copy=True)) for part in torch.split(x, at_once, 1)], 1)
 
 
 def _part_means(sums: Tensor, size: tuple[int, int], parts: tuple[int, int]) -> Tensor:
