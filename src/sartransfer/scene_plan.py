@@ -15,7 +15,11 @@ from sartransfer.models.split_stage import FLOAT, band_bytes, can_split, encode
 from sartransfer.windows import EXACT, MEASURED, ONE_PASS, OVERLAP, SPLIT, ScenePlan, rounded
 
 OVERHEAD = 1.3  # what kernels take for themselves, measured against the tensors they work on
-ASKED_OVERHEAD = 1.6  # of a network that is asked under `models.placed`: up to 1.5 was measured beyond SLACK
+# The same for whole networks: many blocks of just under 32 MB stay in the heap (ConvNeXt: 1.35 beyond SLACK).
+WHOLE_OVERHEAD = 1.4
+# Of a network that is asked under `models.placed`: up to 1.5 was measured beyond SLACK and this, since freed blocks of
+# up to 32 MB stay in the heap while it goes on.
+ASKED_OVERHEAD, ASKED_SLACK = 1.6, 128 * 2**20
 SLACK = (
     96 * 2**20
 )  # bytes of allocators, readers and threads: freed blocks of the heap that do not fit the next tensor
@@ -158,7 +162,8 @@ def _plan_windows(
     while True:
         side = min(height, core + 2 * most), min(width, core + 2 * most)
         plan = ScenePlan(method, reach.stride, core, halo, passes=reach.passes, look=reach.look)
-        plan = replace(plan, memory=_pass_bytes(model, channels, *side, views, limits))
+        taken = _pass_bytes(model, channels, *side, views, limits)
+        plan = replace(plan, memory=taken + (ASKED_SLACK if method == MEASURED else 0))
         if (_fits(plan, limits) and _gpu_fits(model, channels, *side, limits)) or core == reach.stride:
             return plan
         core = _smaller(core, reach.stride)
@@ -242,7 +247,7 @@ def _pass_bytes(
         return images + 4 * FLOAT * pixels * classes + READING_BYTES + SLACK
     network = _network_bytes(model, channels, height, width, call)
     # With skip connections OpenVINO takes up to 1.23 of the tensors in torch; of the split stage's encoder 0.8.
-    overhead = limits.overhead if call is not None else max(limits.overhead, OVERHEAD)
+    overhead = limits.overhead if call is not None else max(limits.overhead, WHOLE_OVERHEAD)
     logits = FLOAT * pixels * classes * (2 if views == 1 else views + 2)
     return int(overhead * network) + 3 * FLOAT * pixels * channels + logits + SLACK
 
