@@ -28,7 +28,7 @@ GPU_BAND = 2 * 2**30  # bytes for a band of the head there: of 25,000 px of widt
 READING_BYTES = (
     256 * 2**20
 )  # of threads that read strips for a GPU: 8 of them, 512 rows of 3000 px, 20 bytes a pixel
-MOST_PASSES = 64  # looks at all windows before they are asked: EfficientNet-B7 gates 55 times by a mean
+MOST_PASSES = 4  # looks at all windows before they are asked; overlapped windows see each pixel four times
 PIXEL_BYTES = 1024.0  # of a pixel in a network whose tensors cannot be counted beforehand
 
 
