@@ -227,12 +227,17 @@ def test_bilinear_weights_are_those_of_torch(aligned, given, wanted):
     assert torch.equal(part, whole[wanted // 3 :][: wanted // 2, given // 4 :])
 
 
-def test_what_was_measured_is_kept_for_a_later_call(monkeypatch, tmp_path):
+@pytest.fixture
+def asked(monkeypatch):
+    """A network that asks three times, and a scene of many windows."""
     monkeypatch.setattr(predict, "ONE_PASS_PIXELS", 1)
     monkeypatch.setattr(predict, "CORE", 40)
     model = SMALL["one after the other"][0]()
-    checkpoint = Checkpoint(model, CLASSES, CONTRACT, {}, None)
-    scene = scene_of(120, 200)
+    return Checkpoint(model, CLASSES, CONTRACT, {}, None), scene_of(120, 200)
+
+
+def test_what_was_measured_is_kept_for_a_later_call(monkeypatch, tmp_path, asked):
+    checkpoint, scene = asked
     first = joined(checkpoint, scene, scratch=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["measured0"]
     looks = []
@@ -241,13 +246,9 @@ def test_what_was_measured_is_kept_for_a_later_call(monkeypatch, tmp_path):
     assert not looks
 
 
-def test_a_pass_that_is_done_is_not_looked_at_again(monkeypatch, tmp_path):
+def test_a_pass_that_is_done_is_not_looked_at_again(monkeypatch, tmp_path, asked):
     """Stopped in the third look, a later call begins with that one, and its answer is the same to the bit."""
-    monkeypatch.setattr(predict, "ONE_PASS_PIXELS", 1)
-    monkeypatch.setattr(predict, "CORE", 40)
-    model = SMALL["one after the other"][0]()
-    checkpoint = Checkpoint(model, CLASSES, CONTRACT, {}, None)
-    scene = scene_of(120, 200)
+    checkpoint, scene = asked
     undisturbed = joined(checkpoint, scene)
     looks, number = [], len(list(cut(120, 200, 40)))
 

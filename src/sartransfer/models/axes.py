@@ -4,6 +4,7 @@ Networks turn maps (1, C, h, w) to (1, h, w, C) for norms and linear layers (Con
 dimension (SegFormer's decoder) or stack maps (feature pyramids). As long as rows and columns are known, so is a cell.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -113,8 +114,8 @@ class _Call:
     def axes(self) -> list[Axis]:
         return list(self.layout.axes)
 
-    def dim(self, place: int = 1, default: int = 0) -> int:
-        return int(argument(self.args, self.kwargs, place, "dim", default)) % len(self.layout.axes)
+    def dim(self, place: int = 1) -> int:
+        return int(argument(self.args, self.kwargs, place, "dim", 0)) % len(self.layout.axes)
 
     def free(self, *dims: int) -> bool:
         """Say that the image does not run along these dimensions."""
@@ -137,7 +138,7 @@ def _broadcast(maps: Sequence[tuple[Tensor, Layout]], output: Tensor) -> _Found:
 
 
 def _along(call: _Call) -> _Found:
-    """Of what works along one dimension: cat, split, softmax."""
+    """Of what works along one dimension: `cat` and softmax."""
     return call.axes if call.free(call.dim()) else None
 
 
@@ -215,8 +216,8 @@ def _folded(call: _Call) -> _Found:
     while before or after:
         old, new = before[:1], after[:1]
         before, after = before[1:], after[1:]
-        while _product([n for n, _ in old]) != _product(new):
-            if _product([n for n, _ in old]) < _product(new):
+        while (lack := math.prod(new) - math.prod(n for n, _ in old)) != 0:
+            if lack > 0:
                 if not before:
                     return None
                 old.append(before.pop(0))
@@ -237,13 +238,6 @@ def _folded(call: _Call) -> _Found:
             return None
     named = iter(found)
     return [None if n == 1 else next(named) for n in call.output.shape]
-
-
-def _product(numbers: Sequence[int]) -> int:
-    found = 1
-    for number in numbers:
-        found *= number
-    return found
 
 
 _OF_ONE = {"mm": 0, "addmm": 1, "bmm": 0, "baddbmm": 1}
